@@ -1,0 +1,142 @@
+"""Run folders: config.json, best / last / resume.safetensors, history.jsonl. Nothing in them is ever unpickled."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from training.models import FSRNet, create_model
+from training.recipes import Recipe
+
+Weights = Literal["best", "last"]
+
+
+class CheckpointError(ValueError):
+    """A run folder that is missing, incomplete, damaged or of another run; the message says which and the fix."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The arguments of `create_model`."""
+
+    name: str
+    num_classes: int
+    fsr: bool
+    width: int | None
+    tau: float
+
+    def build(self) -> FSRNet:
+        return create_model(
+            self.name, num_classes=self.num_classes, fsr=self.fsr, width=self.width, tau=self.tau
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything needed to rebuild the network and repeat the run."""
+
+    model: ModelConfig
+    recipe_name: str
+    recipe: Recipe
+    data: str
+    data_name: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int]
+    """Height and width of the images."""
+    seed: int
+
+
+_CONFIG = TypeAdapter(RunConfig)
+
+
+class RunFolder:
+    """One run's files. Every file appears whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.history_path = path / "history.jsonl"
+        self._config_path = path / "config.json"
+        self._resume_path = path / "resume.safetensors"
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder. Raises CheckpointError where a run is already there."""
+        if self._config_path.exists():
+            raise CheckpointError(
+                f"{self.path} already holds a run; go on with it by --resume, or choose another --out"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
+
+    def config(self) -> RunConfig:
+        try:
+            return _CONFIG.validate_json(self._config_path.read_bytes())
+        except OSError as error:
+            raise CheckpointError(
+                f"{self._config_path} cannot be read ({error.strerror}); expected a run folder made by "
+                "python -m training"
+            ) from error
+        except ValidationError as error:
+            raise CheckpointError(f"{self._config_path} is not the config of a run: {error}") from error
+
+    def save_weights(self, which: Weights, state: Mapping[str, Tensor]) -> None:
+        _save_tensors(self.path / f"{which}.safetensors", state, {})
+
+    def load_model(self, which: Weights) -> FSRNet:
+        """The trained network in eval mode."""
+        model = self.config().model.build()
+        path = self.path / f"{which}.safetensors"
+        try:
+            model.load_state_dict(load_file(path))
+        except (OSError, SafetensorError, RuntimeError) as error:
+            raise CheckpointError(f"{path} does not hold the weights of this run: {error}") from error
+        return model.eval()
+
+    def append_history(self, record: Mapping[str, Any]) -> None:
+        with self.history_path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def history(self) -> list[dict[str, Any]]:
+        if not self.history_path.exists():
+            return []
+        return [json.loads(line) for line in self.history_path.read_text().splitlines()]
+
+    def save_resume(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Keep the state after `epoch`. One file, so that tensors and epoch cannot disagree."""
+        _save_tensors(self._resume_path, tensors, {"epoch": str(epoch)})
+
+    def load_resume(self) -> tuple[dict[str, Tensor], int]:
+        """The state kept last and its epoch (none and 0 before the first); drops history written after it."""
+        epoch: int = 0
+        tensors: dict[str, Tensor] = {}
+        if self._resume_path.exists():
+            with safe_open(self._resume_path, framework="pt") as file:
+                epoch = int(file.metadata()["epoch"])
+            tensors = load_file(self._resume_path)
+        kept = [json.dumps(record) + "\n" for record in self.history()[:epoch]]
+        _write_text(self.history_path, "".join(kept))
+        return tensors, epoch
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    part = path.with_suffix(".part")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+    _replace(part, path)
+
+
+def _write_text(path: Path, text: str) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(text)
+    _replace(part, path)
+
+
+def _replace(part: Path, path: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    part.replace(path)

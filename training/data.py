@@ -1,0 +1,134 @@
+"""Image data sets as uint8 tensors in memory: a Hugging Face id, or a local folder of parquet or image files."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+IMAGE_COLUMNS = ("img", "image")
+LABEL_COLUMNS = ("label", "labels", "fine_label")
+
+
+class DataError(ValueError):
+    """The data cannot be used; the message names what was found, what is expected and the fix."""
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """pixels uint8 (n, 3, h, w), labels int64 (n,), and the data set's own class names."""
+
+    pixels: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of every image."""
+        return self.pixels.shape[2], self.pixels.shape[3]
+
+    def subset(self, indices: Tensor) -> "ImageData":
+        return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+    def scaled(self, scale: float) -> "ImageData":
+        """The same images resized by `scale` with antialiased bilinear interpolation."""
+        if scale == 1:
+            return self
+        height, width = (round(side * scale) for side in self.shape)
+        parts = [
+            F.interpolate(part.float(), (height, width), mode="bilinear", antialias=True).round().byte()
+            for part in self.pixels.split(1000)
+        ]
+        return replace(self, pixels=torch.cat(parts))
+
+
+def load_images(source: str, split: str) -> ImageData:
+    """Load one split of a Hub id, or of a local folder of parquet files or of one folder per class.
+
+    Raises DataError when the source, split or columns are missing, an image cannot be read, the images differ
+    in size, or there are fewer than two classes.
+    """
+    data = _load_split(source, split)
+    image_column = _column(data, IMAGE_COLUMNS, source)
+    label_column = _column(data, LABEL_COLUMNS, source)
+    label_feature = data.features[label_column]
+    if not isinstance(label_feature, datasets.ClassLabel):
+        data = data.class_encode_column(label_column)
+        label_feature = data.features[label_column]
+    if label_feature.num_classes < 2:
+        raise DataError(f"{source!r} has the single class {label_feature.names}; expected two or more")
+    data = data.cast_column(image_column, datasets.Image(mode="RGB"))
+    labels = torch.tensor(np.asarray(data[label_column]), dtype=torch.int64)
+    return ImageData(_pixels(data, image_column, source), labels, tuple(label_feature.names))
+
+
+def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
+    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order."""
+    if not 0 < count < len(data):
+        raise DataError(f"cannot hold out {count} of {len(data)} training images for validation; expected fewer")
+    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data)))
+    return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)
+
+
+def augment(images: Tensor, *, padding: int) -> Tensor:
+    """Random crop of the zero-padded images and random horizontal flip, one draw per image: (n, 3, h, w)."""
+    count, _, height, width = images.shape
+    padded = F.pad(images, (padding,) * 4)
+    rows = torch.randint(2 * padding + 1, (count, 1)) + torch.arange(height)
+    columns = torch.randint(2 * padding + 1, (count, 1)) + torch.arange(width)
+    flipped = torch.rand(count, 1) < 0.5
+    columns = torch.where(flipped, columns.flip(1), columns)
+    index = torch.arange(count)[:, None, None]
+    cropped = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
+    return cropped.permute(0, 3, 1, 2)
+
+
+def to_floats(pixels: Tensor) -> Tensor:
+    """uint8 0..255 -> float32 [0, 1]."""
+    return pixels.float() / 255
+
+
+def _load_split(source: str, split: str) -> datasets.Dataset:
+    try:
+        splits = datasets.load_dataset(str(Path(source).expanduser()) if Path(source).exists() else source)
+    except Exception as error:  # the library raises many kinds, some of them private
+        raise DataError(
+            f"cannot load data {source!r}: {error}. Expected a Hugging Face id, a folder of parquet files, "
+            "or a folder with one folder of images per class"
+        ) from error
+    if split not in splits:
+        raise DataError(f"{source!r} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]
+
+
+def _column(data: datasets.Dataset, names: tuple[str, ...], source: str) -> str:
+    for name in names:
+        if name in data.features:
+            return name
+    raise DataError(f"{source!r} has columns {', '.join(data.features)}; expected one named {' or '.join(names)}")
+
+
+def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
+    pixels: np.ndarray | None = None
+    for index in range(len(data)):
+        try:
+            image = np.asarray(data[index][column])
+        except Exception as error:  # Pillow raises many kinds
+            raise DataError(f"image {index} of {source!r} cannot be read: {error}") from error
+        if pixels is None:
+            pixels = np.empty((len(data), *image.shape), dtype=np.uint8)
+        if image.shape != pixels.shape[1:]:
+            raise DataError(
+                f"image {index} of {source!r} is {image.shape[1]}x{image.shape[0]} pixels, the first "
+                f"{pixels.shape[2]}x{pixels.shape[1]}; expected images of one size"
+            )
+        pixels[index] = image
+    if pixels is None:
+        raise DataError(f"{source!r} holds no images")
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

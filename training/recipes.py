@@ -1,0 +1,63 @@
+"""Training recipes as data: every choice of a run that is not the network or the data set."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+RecipeName = Literal["paper", "fast"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained. Learning rates are per step, epochs count from 1, epsilon is in [0, 1] pixels."""
+
+    epochs: int
+    attack: Literal["pgd", "n_fgsm"]
+    epsilon: float = 8 / 255
+    pgd_steps: int = 10
+    """Steps of epsilon / 4; used by the attack `pgd` only."""
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    """The rate of the first epoch (`step`) or the peak rate (`one_cycle`)."""
+    schedule: Literal["step", "one_cycle"] = "step"
+    drops: tuple[int, ...] = (75, 90)
+    """Epochs from which the rate is divided by ten, for the schedule `step`."""
+    warmup: float = 0.4
+    """Share of the run in which the rate rises to its peak, for the schedule `one_cycle`."""
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    gradient_clip: float | None = None
+    """Largest norm of the gradient of all parameters together."""
+    ema_decay: float | None = None
+    """Per-step decay of the averaged weights that are validated and kept; None keeps the weights themselves."""
+    lambda_sep: float = 1.0
+    lambda_rec: float = 1.0
+    padding: int = 4
+    """Pixels of zero padding for the random crop at full resolution."""
+    scales: tuple[tuple[int, float], ...] = ()
+    """(last epoch, image scale) of the phases trained on smaller images; full resolution afterwards."""
+    held_out: int = 2500
+    """Training images kept for validation and calibration."""
+    validation_images: int = 2500
+    """Held-out images that are attacked after each epoch."""
+
+    def scale(self, epoch: int) -> float:
+        """Image scale in the given epoch."""
+        return next((scale for last, scale in self.scales if epoch <= last), 1.0)
+
+
+RECIPES: dict[RecipeName, Recipe] = {
+    # Section 4.1; drops as in the published code (`reference`: the rate falls at the start of epochs 75 and 90).
+    "paper": Recipe(epochs=100, attack="pgd"),
+    "fast": Recipe(
+        epochs=15,
+        attack="n_fgsm",
+        learning_rate=0.2,
+        schedule="one_cycle",
+        nesterov=True,
+        gradient_clip=5.0,
+        ema_decay=0.995,
+        scales=((4, 0.5), (9, 0.75)),
+        validation_images=500,
+    ),
+}

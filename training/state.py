@@ -1,0 +1,96 @@
+"""Everything that changes during a run: weights, their average, momentum, random state."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from training.checkpoint import RunConfig, RunFolder
+from training.device import Device
+from training.models import FSRNet
+from training.recipes import Recipe
+
+
+@dataclass
+class State:
+    """The state of a run; `step` advances it, `tensors` and `restore` carry it over an interruption."""
+
+    model: FSRNet
+    averaged: FSRNet
+    """The weights that are validated and kept: an average of the model's, or the model itself."""
+    optimizer: torch.optim.SGD
+    best: float = -1.0
+    """Highest validation PGD-10 accuracy so far."""
+
+    @classmethod
+    def create(cls, config: RunConfig, device: Device) -> "State":
+        recipe = config.recipe
+        model = config.model.build().train()
+        device.place_model(model)
+        averaged = model if recipe.ema_decay is None else copy.deepcopy(model).requires_grad_(False)
+        optimizer = torch.optim.SGD(
+            model.parameters(),
+            lr=recipe.learning_rate,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+        )
+        return cls(model, averaged, optimizer)
+
+    def step(self, loss: Tensor, rate: float, recipe: Recipe) -> None:
+        """One optimiser step at the given learning rate, then one of the average."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if recipe.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
+        self.optimizer.step()
+        if recipe.ema_decay is not None:
+            average(self.averaged, self.model, recipe.ema_decay)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, torch's random state included."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        if self.averaged is not self.model:
+            tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+        tensors["best"] = torch.tensor(self.best, dtype=torch.float64)
+        tensors["random_state"] = torch.get_rng_state()
+        if torch.cuda.is_available():
+            tensors["cuda_random_state"] = torch.cuda.get_rng_state()
+        return tensors
+
+    def restore(self, folder: RunFolder) -> int:
+        """Take over the state kept in `folder`; returns the epochs it has done, 0 where none is kept."""
+        tensors, done = folder.load_resume()
+        if done == 0:
+            return 0
+        self.model.load_state_dict(_under("model.", tensors))
+        if self.averaged is not self.model:
+            self.averaged.load_state_dict(_under("averaged.", tensors))
+        momenta = _under("momentum.", tensors)
+        for name, parameter in self.model.named_parameters():
+            buffer = torch.empty_like(parameter).copy_(momenta[name])
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+        self.best = float(tensors["best"])
+        torch.set_rng_state(tensors["random_state"])
+        if "cuda_random_state" in tensors:
+            torch.cuda.set_rng_state(tensors["cuda_random_state"])
+        return done
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, model: nn.Module, decay: float) -> None:
+    """averaged = decay * averaged + (1 - decay) * model, over weights and batch-norm statistics alike."""
+    for mean, value in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,167 @@
+"""Adversarial training: one epoch as five visible acts, and the run that repeats, validates and keeps."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from training.attacks import Attack, fgsm, n_fgsm, pgd
+from training.checkpoint import RunConfig, RunFolder
+from training.data import ImageData, augment, to_floats
+from training.device import Device
+from training.models import FSRNet
+from training.objectives import adversarial_training
+from training.recipes import Recipe
+from training.state import State
+
+BATCH = 250
+"""Images at a time when measuring."""
+
+OVERFITTING_GAP = 0.30
+"""Catastrophic overfitting: training FGSM accuracy this far above validation PGD-10 accuracy."""
+
+Progress = Callable[[int, Tensor], None]
+"""Told after each step: the images in it, and the epoch's running means in the order of `METRICS`."""
+
+METRICS = ("loss", "classification_loss", "separation_loss", "recalibration_loss", "train_accuracy")
+
+
+class CatastrophicOverfitting(RuntimeError):
+    """Single-step training has learned to defeat FGSM but not PGD; going on is pointless."""
+
+
+def train(
+    config: RunConfig,
+    folder: RunFolder,
+    data: ImageData,
+    validation: ImageData,
+    device: Device,
+    *,
+    progress: Progress,
+) -> None:
+    """Run `config`, or go on with it where `folder` holds a state; leaves weights and history in `folder`.
+
+    Raises CatastrophicOverfitting when training FGSM accuracy exceeds validation PGD-10 by 30 points.
+    """
+    recipe = config.recipe
+    torch.manual_seed(config.seed)
+    state = State.create(config, device)
+    done = state.restore(folder)
+    for epoch in range(done + 1, recipe.epochs + 1):
+        started = time.monotonic()
+        scaled = data.scaled(recipe.scale(epoch))
+        metrics = train_epoch(state, scaled, recipe, epoch, device, progress)
+        metrics |= validate(state.averaged, data, validation, recipe, device)
+        metrics["epoch_seconds"] = time.monotonic() - started
+        accuracy = metrics["validation_pgd10_accuracy"]
+        if recipe.scale(epoch) == 1 and accuracy > state.best:
+            state.best = accuracy
+            folder.save_weights("best", state.averaged.state_dict())
+        folder.save_weights("last", state.averaged.state_dict())
+        folder.append_history({"epoch": epoch, **metrics})
+        folder.save_resume(state.tensors(), epoch)
+        gap = metrics["train_fgsm_accuracy"] - accuracy
+        if gap > OVERFITTING_GAP:
+            raise CatastrophicOverfitting(
+                f"epoch {epoch}: FGSM accuracy on training images is {gap:.0%} above PGD-10 accuracy on validation "
+                f"images; more than {OVERFITTING_GAP:.0%} means catastrophic overfitting. Use the attack pgd, a "
+                "lower learning rate, or a smaller epsilon"
+            )
+
+
+def train_epoch(
+    state: State, data: ImageData, recipe: Recipe, epoch: int, device: Device, progress: Progress
+) -> dict[str, float]:
+    """One pass over the training images; returns the means of `METRICS` over it."""
+    model = state.model
+    attack = training_attack(recipe)
+    padding = round(recipe.padding * recipe.scale(epoch))
+    steps = len(data) // recipe.batch_size
+    totals = torch.zeros(len(METRICS), device=device.torch_device)
+    for step, (pixels, labels) in enumerate(shuffled_batches(data, recipe.batch_size)):
+        images = device.place_images(to_floats(augment(pixels, padding=padding)))
+        labels = labels.to(device.torch_device)
+
+        with device.autocast():
+            with frozen(model):
+                adversarial = attack(model, images, labels)
+            heads = model.heads(adversarial)
+            losses = adversarial_training(
+                heads, labels, lambda_sep=recipe.lambda_sep, lambda_rec=recipe.lambda_rec
+            )
+        state.step(losses.total, learning_rate(recipe, epoch, step / steps), recipe)
+
+        accuracy = (heads.logits.argmax(dim=1) == labels).float().mean()
+        totals += torch.stack([*(loss.detach() for loss in losses), accuracy])
+        progress(len(labels), totals / (step + 1))
+    return dict(zip(METRICS, (totals / steps).tolist(), strict=True))
+
+
+def validate(
+    model: FSRNet, data: ImageData, validation: ImageData, recipe: Recipe, device: Device
+) -> dict[str, float]:
+    """Clean and PGD-10 accuracy on validation images, FGSM accuracy on as many training images; all fp32."""
+    some = torch.arange(min(recipe.validation_images, len(validation), len(data)))
+    train_part, validation_part = data.subset(some), validation.subset(some)
+    pgd10 = partial(pgd, epsilon=recipe.epsilon, step_size=recipe.epsilon / 4, steps=10)
+    fgsm_once = partial(fgsm, epsilon=recipe.epsilon)
+    return {
+        "validation_clean_accuracy": accuracy_under(None, model, validation_part, device),
+        "validation_pgd10_accuracy": accuracy_under(pgd10, model, validation_part, device),
+        "train_fgsm_accuracy": accuracy_under(fgsm_once, model, train_part, device),
+    }
+
+
+def accuracy_under(attack: Attack | None, model: FSRNet, data: ImageData, device: Device) -> float:
+    """Share of images that keep their label under `attack` (None: as they are), network in eval mode."""
+    correct = 0
+    with frozen(model):
+        for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
+            images = device.place_images(to_floats(pixels))
+            labels = labels.to(device.torch_device)
+            if attack is not None:
+                images = attack(model, images, labels)
+            with torch.no_grad():
+                correct += int((model(images).argmax(dim=1) == labels).sum())
+    return correct / len(data)
+
+
+def training_attack(recipe: Recipe) -> Attack:
+    """The attack that a recipe trains on."""
+    if recipe.attack == "n_fgsm":
+        return partial(n_fgsm, epsilon=recipe.epsilon)
+    return partial(pgd, epsilon=recipe.epsilon, step_size=recipe.epsilon / 4, steps=recipe.pgd_steps)
+
+
+def learning_rate(recipe: Recipe, epoch: int, part: float) -> float:
+    """The rate when `part` (0..1) of the epoch (counted from 1) is done."""
+    if recipe.schedule == "step":
+        return recipe.learning_rate * 0.1 ** sum(epoch >= drop for drop in recipe.drops)
+    done = (epoch - 1 + part) / recipe.epochs
+    return recipe.learning_rate * min(done / recipe.warmup, (1 - done) / (1 - recipe.warmup))
+
+
+def shuffled_batches(data: ImageData, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pixels and labels of full batches in random order; the remainder sits out this epoch."""
+    order = torch.randperm(len(data))
+    for indices in order[: len(data) // size * size].split(size):
+        yield data.pixels[indices], data.labels[indices]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Eval mode and no parameter gradients, so that only the images' gradient is computed; then as before."""
+    was_training = model.training
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.eval()
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.train(was_training)
+        for parameter in trained:
+            parameter.requires_grad_(True)
