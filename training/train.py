@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from training.accuracy import correct_under, frozen
 from training.attacks import Attack, fgsm, n_fgsm, pgd
 from training.checkpoint import RunConfig, RunFolder
 from training.data import ImageData, augment, to_floats
@@ -16,9 +16,6 @@ from training.models import FSRNet
 from training.objectives import adversarial_training
 from training.recipes import Recipe
 from training.state import State
-
-BATCH = 250
-"""Images at a time when measuring."""
 
 OVERFITTING_GAP = 0.30
 """Catastrophic overfitting: training FGSM accuracy this far above validation PGD-10 accuracy."""
@@ -108,25 +105,15 @@ def validate(
     train_part, validation_part = data.subset(some), validation.subset(some)
     pgd10 = partial(pgd, epsilon=recipe.epsilon, step_size=recipe.epsilon / 4, steps=10)
     fgsm_once = partial(fgsm, epsilon=recipe.epsilon)
+
+    def accuracy(attack: Attack | None, part: ImageData) -> float:
+        return float(correct_under(attack, model, part, device).double().mean())
+
     return {
-        "validation_clean_accuracy": accuracy_under(None, model, validation_part, device),
-        "validation_pgd10_accuracy": accuracy_under(pgd10, model, validation_part, device),
-        "train_fgsm_accuracy": accuracy_under(fgsm_once, model, train_part, device),
+        "validation_clean_accuracy": accuracy(None, validation_part),
+        "validation_pgd10_accuracy": accuracy(pgd10, validation_part),
+        "train_fgsm_accuracy": accuracy(fgsm_once, train_part),
     }
-
-
-def accuracy_under(attack: Attack | None, model: FSRNet, data: ImageData, device: Device) -> float:
-    """Share of images that keep their label under `attack` (None: as they are), network in eval mode."""
-    correct = 0
-    with frozen(model):
-        for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
-            images = device.place_images(to_floats(pixels))
-            labels = labels.to(device.torch_device)
-            if attack is not None:
-                images = attack(model, images, labels)
-            with torch.no_grad():
-                correct += int((model(images).argmax(dim=1) == labels).sum())
-    return correct / len(data)
 
 
 def training_attack(recipe: Recipe) -> Attack:
@@ -149,19 +136,3 @@ def shuffled_batches(data: ImageData, size: int) -> Iterator[tuple[Tensor, Tenso
     order = torch.randperm(len(data))
     for indices in order[: len(data) // size * size].split(size):
         yield data.pixels[indices], data.labels[indices]
-
-
-@contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
-    """Eval mode and no parameter gradients, so that only the images' gradient is computed; then as before."""
-    was_training = model.training
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.eval()
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.train(was_training)
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -1,0 +1,135 @@
+"""The command python -m export: load, export, compare, and only then put in place."""
+
+import logging
+import shutil
+import sys
+import tempfile
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import tyro
+
+from export.graph import OPSET, fold_batch_norm, write_graph
+from export.parity import Parity, ParityError, compare
+from fsr_serve.artifact import (
+    IMAGES,
+    LOGITS,
+    MODEL_FILE,
+    WEIGHTS_FILE,
+    Accuracy,
+    Manifest,
+    Preprocessing,
+    Tensors,
+    file_sha256,
+    write_manifest,
+)
+from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
+from training.data import DataError, ImageData, hold_out, load_images, to_floats
+from training.evaluation.statistics import wilson
+
+COMPARED_IMAGES = 256
+
+
+class TargetError(ValueError):
+    """The target of the export cannot be used."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Turn a checkpoint into a model version: an ONNX graph with the Gumbel noise frozen, weights and manifest.
+
+    The exported file is always compared with torch on held-out images, clean and perturbed; a file that
+    differs is not written.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Run folder made by python -m training."""
+    target: tyro.conf.Positional[Path]
+    """Folder to make, MODELS/NAME/VERSION with a whole number as VERSION."""
+    data: str | None = None
+    """Where the data it was trained on lies now; by default where it lay then."""
+    weights: Weights = "best"
+    """best: highest PGD-10 accuracy on validation images. last: after the last epoch."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, prog="python -m export")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # lists every optional package that is absent
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch|copyreg")
+    try:
+        parity = export(arguments)
+    except (CheckpointError, DataError, ParityError, TargetError) as error:
+        sys.exit(f"error: {error}")
+    print(
+        f"{arguments.target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {parity.images} images, "
+        "each clean and perturbed"
+    )
+
+
+def export(arguments: Arguments) -> Parity:
+    """Write the model version. It appears at the target whole and compared, or not at all."""
+    target = arguments.target
+    _check_target(target)
+    folder = RunFolder(arguments.checkpoint)
+    config = folder.config()
+    model = folder.load_model(arguments.weights)
+    images, labels = _comparison_images(config, load_images(arguments.data or config.data, "train"))
+    torch.manual_seed(config.seed)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        write_graph(fold_batch_norm(model), config.image_shape, part)
+        parity = compare(model, part, images, labels)
+        write_manifest(part, _manifest(config, arguments.weights, parity, part))
+        part.chmod(0o755)  # mkdtemp lets nobody else in
+        part.rename(target)
+    except BaseException:
+        shutil.rmtree(part)
+        raise
+    return parity
+
+
+def _check_target(target: Path) -> None:
+    if not (target.name.isdecimal() and int(target.name) > 0):
+        raise TargetError(f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
+    if target.exists():
+        raise TargetError(f"{target} exists; a version is never overwritten, so export to the next number")
+
+
+def _comparison_images(config: RunConfig, data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
+    """Held-out images float32 (256, 3, h, w) and labels; repeated in turn where fewer were held out."""
+    if data.classes != config.classes or data.shape != config.image_shape:
+        raise DataError(f"the data is not what the checkpoint was trained on: {config.data_name}; give it by --data")
+    _, held_out = hold_out(data, config.recipe.held_out, config.seed)
+    chosen = held_out.subset(torch.arange(COMPARED_IMAGES) % len(held_out))
+    return to_floats(chosen.pixels), chosen.labels
+
+
+def _manifest(config: RunConfig, weights: Weights, parity: Parity, folder: Path) -> Manifest:
+    def accuracy(attack: str, correct: int) -> Accuracy:
+        interval = wilson(correct, parity.images)
+        data = f"{config.data_name}, held out of training"
+        return Accuracy(attack=attack, n=parity.images, data=data, **interval._asdict())
+
+    height, width = config.image_shape
+    return Manifest(
+        classes=config.classes,
+        preprocessing=Preprocessing(height=height, width=width),
+        tensors={MODEL_FILE: Tensors(inputs=(IMAGES,), outputs=(LOGITS,))},
+        files={name: file_sha256(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)},
+        training={
+            "data": config.data_name,
+            "recipe": config.recipe_name,
+            "weights": weights,
+            "seed": config.seed,
+            "model": asdict(config.model),
+        },
+        accuracies=(
+            accuracy("none", parity.correct_clean),
+            accuracy("PGD-10, L-infinity 8/255", parity.correct_perturbed),
+        ),
+        versions={"opset": str(OPSET), **{name: version(name) for name in ("torch", "onnx")}},
+    )

@@ -1,0 +1,165 @@
+"""A model version: a folder whose manifest names every file with its SHA-256. This is the contract with `export`.
+
+models/<name>/<version>/
+    model.onnx       images float32 (n, 3, h, w) in [0, 1] -> logits float32 (n, classes)
+    weights.data     the external data of the graphs
+    manifest.json    `Manifest`
+    manifest.sha256  `sha256sum -c` checks the manifest with it
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+
+from fsr_serve.errors import ArtifactError
+
+MODEL_FILE = "model.onnx"
+WEIGHTS_FILE = "weights.data"
+MANIFEST_FILE = "manifest.json"
+DIGEST_FILE = "manifest.sha256"
+
+IMAGES = "images"
+LOGITS = "logits"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Preprocessing(_Frozen):
+    """How any picture becomes what the network takes: RGB in [0, 1], centre-cropped to the aspect ratio, resized."""
+
+    height: int = Field(ge=1)
+    width: int = Field(ge=1)
+    resize: Literal["bilinear"] = "bilinear"
+
+
+class Tensors(_Frozen):
+    """Names of a graph's inputs and outputs."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class Accuracy(_Frozen):
+    """Share of `n` images that keep their label under `attack` ("none": as they are), with its 95 % interval."""
+
+    attack: str
+    accuracy: float = Field(ge=0, le=1)
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    data: str
+
+
+class Manifest(_Frozen):
+    """What is known of a model version."""
+
+    format: Literal[1] = 1
+    classes: Annotated[tuple[str, ...], Field(min_length=2)]
+    preprocessing: Preprocessing
+    tensors: dict[str, Tensors]
+    files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    training: dict[str, JsonValue]
+    """Method, data, recipe, seed and weights (best or last) it was trained with."""
+    accuracies: tuple[Accuracy, ...]
+    """Measured on these very files."""
+    versions: dict[str, str]
+    """Of the tools that made it."""
+
+    @model_validator(mode="after")
+    def _model_is_listed(self) -> Self:
+        for name in (MODEL_FILE, WEIGHTS_FILE):
+            if name not in self.files:
+                raise ValueError(f"files lacks {name}")
+        return self
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A verified model version. `sha256` is its manifest's, which covers every other file."""
+
+    name: str
+    version: int
+    path: Path
+    manifest: Manifest
+    sha256: str
+
+
+def greatest_version(models: Path, name: str | None) -> Path:
+    """The folder of the greatest version of model `name`, or of the only model there is when name is None."""
+    if not models.is_dir():
+        raise ArtifactError(
+            f"FSR_MODELS is {str(models)!r}; expected a folder of models. "
+            "Make one with: python -m export runs/x models/x/1"
+        )
+    names = sorted(folder.name for folder in models.iterdir() if folder.is_dir())
+    if name is None and len(names) == 1:
+        (name,) = names
+    if name not in names:
+        fix = "name one with FSR_MODEL" if name is None else "expected one of these"
+        raise ArtifactError(f"FSR_MODEL is {name!r}; {models} holds {', '.join(names) or 'no model'}: {fix}")
+    versions = [folder for folder in (models / name).iterdir() if folder.is_dir() and folder.name.isdecimal()]
+    if not versions:
+        raise ArtifactError(f"{models / name} holds no version; expected folders named 1, 2, 3, ...")
+    return max(versions, key=lambda folder: int(folder.name))
+
+
+def read_version(path: Path) -> ModelVersion:
+    """Read and verify a model version. Raises ArtifactError naming the first file that is missing, extra or altered."""
+    manifest_bytes = _read(path / MANIFEST_FILE)
+    digest = hashlib.sha256(manifest_bytes).hexdigest()
+    if _read(path / DIGEST_FILE) != _digest_line(digest):
+        raise ArtifactError(
+            f"{path / MANIFEST_FILE} has SHA-256 {digest}, which {path / DIGEST_FILE} does not say; one of them "
+            "was altered. Restore the version from where it came"
+        )
+    try:
+        manifest = Manifest.model_validate_json(manifest_bytes)
+    except ValidationError as error:
+        raise ArtifactError(f"{path / MANIFEST_FILE} is not a manifest of format 1: {error}") from error
+    present = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()}
+    for name in sorted(present - manifest.files.keys() - {MANIFEST_FILE, DIGEST_FILE}):
+        raise ArtifactError(f"{path / name} is not in the manifest; expected only files that it lists. Remove it")
+    for name, expected in manifest.files.items():
+        found = file_sha256(path / name)
+        if found != expected:
+            raise ArtifactError(
+                f"{path / name} has SHA-256 {found}; the manifest says {expected}: the file was altered. "
+                "Restore the version from where it came"
+            )
+    return ModelVersion(path.resolve().parent.name, int(path.name), path, manifest, digest)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write the manifest and its digest into the version's folder; its other files are there already."""
+    manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
+    (path / MANIFEST_FILE).write_bytes(manifest_bytes)
+    (path / DIGEST_FILE).write_bytes(_digest_line(hashlib.sha256(manifest_bytes).hexdigest()))
+
+
+def file_sha256(path: Path) -> str:
+    """Hex SHA-256 of a file. Raises ArtifactError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> ArtifactError:
+    return ArtifactError(f"{path} cannot be read ({error.strerror}); a model version is not whole without it")
+
+
+def _digest_line(digest: str) -> bytes:
+    return f"{digest}  {MANIFEST_FILE}\n".encode()

@@ -1,0 +1,39 @@
+"""Everything that goes wrong on purpose.
+
+FsrError
+├── StartupError            the server refuses to start
+│   ├── SettingsError       a setting is unknown or out of range
+│   ├── ArtifactError       a model version is missing, incomplete or altered
+│   └── DeviceError         the device asked for cannot be used
+└── RequestError            a request, or one image of it, is refused: code, HTTP status, message
+"""
+
+
+class FsrError(Exception):
+    """Base of all; the message names the value, the rule and the fix, and is fit for users."""
+
+
+class StartupError(FsrError):
+    """The server cannot start as it is set up."""
+
+
+class SettingsError(StartupError):
+    """A setting is unknown or out of range."""
+
+
+class ArtifactError(StartupError):
+    """A model version is missing, incomplete or altered."""
+
+
+class DeviceError(StartupError):
+    """The device asked for cannot be used."""
+
+
+class RequestError(FsrError):
+    """A request, or one image of it, that is refused. `code` is stable, for programs; `status` is 4xx."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message

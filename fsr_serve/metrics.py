@@ -1,0 +1,67 @@
+"""What Prometheus scrapes: one class, on a registry that is passed in."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """All metrics of the server. Labels are route templates, status codes, error codes and stages: small fixed sets."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        self.requests = Counter("fsr_requests", "Requests answered.", ["route", "code"], registry=registry)
+        self.request_duration = Histogram(
+            "fsr_request_duration_seconds", "From headers to answer.", ["route"], buckets=BUCKETS, registry=registry
+        )
+        self.stage_duration = Histogram(
+            "fsr_stage_duration_seconds",
+            "One request's time in a stage: read, decode, inference.",
+            ["stage"],
+            buckets=BUCKETS,
+            registry=registry,
+        )
+        self.images = Counter("fsr_images", "Images classified.", registry=registry)
+        self.errors = Counter("fsr_errors", "Requests and images refused, by error code.", ["code"], registry=registry)
+        self.model_info = Gauge(
+            "fsr_model_info",
+            "1 for the model version that serves.",
+            ["model", "version", "sha256", "device"],
+            multiprocess_mode="livemax",
+            registry=registry,
+        )
+        self.ready = Gauge(
+            "fsr_ready", "Workers that are ready.", multiprocess_mode="livesum", registry=registry
+        )
+
+    def render(self) -> bytes:
+        """The text exposition; of all worker processes together where PROMETHEUS_MULTIPROC_DIR is set."""
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self._registry)
+        merged = CollectorRegistry()
+        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
+        return generate_latest(merged)
+
+
+class Stages:
+    """Times the stages of one request, for its answer and for the metrics alike."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def time(self, stage: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            elapsed = perf_counter() - started
+            self.seconds[stage] = round(elapsed, 6)
+            self._metrics.stage_duration.labels(stage).observe(elapsed)

@@ -1,0 +1,32 @@
+"""Everything one worker holds: settings, metrics and a warmed classifier. Starting it is the only side effect."""
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from fsr_serve.artifact import MODEL_FILE, greatest_version, read_version
+from fsr_serve.classifier import Classifier
+from fsr_serve.metrics import Metrics
+from fsr_serve.session import OnnxModel
+from fsr_serve.settings import Settings
+
+
+@dataclass(frozen=True)
+class Server:
+    """A server exists only when its model version is verified and warmed."""
+
+    settings: Settings
+    metrics: Metrics
+    classifier: Classifier
+
+    @classmethod
+    def start(cls, settings: Settings, registry: CollectorRegistry) -> "Server":
+        """Verify the greatest model version, load and warm it. Raises StartupError saying what is wrong."""
+        metrics = Metrics(registry)
+        version = read_version(greatest_version(settings.models, settings.model))
+        session = OnnxModel(version.path / MODEL_FILE, device=settings.device, threads=settings.threads)
+        classifier = Classifier(version, session, settings, metrics)
+        classifier.warm()
+        metrics.model_info.labels(version.name, str(version.version), version.sha256, session.device).set(1)
+        metrics.ready.set(1)
+        return cls(settings, metrics, classifier)

@@ -1,0 +1,54 @@
+"""Settings of the server: FSR_* environment variables, read once and passed on."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fsr_serve.errors import SettingsError
+
+PREFIX = "FSR_"
+
+
+class Settings(BaseSettings):
+    """Each field is read from the environment variable FSR_<NAME>; sizes are in bytes, pixels or images."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    models: Path = Path("models")
+    """Folder of models: <name>/<version>/manifest.json."""
+    model: str | None = None
+    """Name of the model to serve; may be left out where the folder holds just one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto takes CUDA where its driver loads, else the CPU; cuda refuses to start without it."""
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of one inference; all cores by default."""
+    max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_image_bytes: int = Field(default=16 * 2**20, ge=1)
+    max_image_pixels: int = Field(default=32_000_000, ge=1)
+    max_images: int = Field(default=64, ge=1)
+    """Images in one request."""
+
+
+def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings. Raises SettingsError for an FSR_* variable that is none, or a value out of range."""
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise SettingsError(f"{', '.join(unknown)}: no such setting; expected one of {', '.join(sorted(known))}")
+    values = {
+        name: environment[PREFIX + name.upper()]
+        for name in Settings.model_fields
+        if PREFIX + name.upper() in environment
+    }
+    try:
+        return Settings(**values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError(
+            "; ".join(
+                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}" for part in error.errors()
+            )
+        ) from error

@@ -1,0 +1,20 @@
+"""The attacks of the paper's section 4.1 by name, all with random start unless single-step."""
+
+from functools import partial
+from typing import Literal
+
+from training.attacks import Attack, cw, fgsm, pgd
+
+AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw"]
+
+
+def attack_named(name: AttackName, epsilon: float) -> Attack:
+    """`fgsm`; `pgd20` and `pgd100` with steps of epsilon / 10; `pgd10` with epsilon / 4; `cw`, 30 steps of epsilon / 10."""
+    attacks: dict[AttackName, Attack] = {
+        "fgsm": partial(fgsm, epsilon=epsilon),
+        "pgd10": partial(pgd, epsilon=epsilon, step_size=epsilon / 4, steps=10),
+        "pgd20": partial(pgd, epsilon=epsilon, step_size=epsilon / 10, steps=20),
+        "pgd100": partial(pgd, epsilon=epsilon, step_size=epsilon / 10, steps=100),
+        "cw": partial(cw, epsilon=epsilon),
+    }
+    return attacks[name]
