@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import tyro
 
@@ -64,7 +66,7 @@ def main() -> None:
     except (CheckpointError, DataError, ParityError, TargetError) as error:
         sys.exit(f"error: {error}")
     print(
-        f"{arguments.target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {parity.images} images, "
+        f"{arguments.target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {len(parity.clean)} images, "
         "each clean and perturbed"
     )
 
@@ -76,14 +78,16 @@ def export(arguments: Arguments) -> Parity:
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     model = folder.load_model(arguments.weights)
-    images, labels = _comparison_images(config, load_images(arguments.data or config.data, "train"))
+    held_out = _held_out(config, load_images(arguments.data or config.data, "train"))
+    held_out = held_out.spread(COMPARED_IMAGES)
+    compared = held_out.subset(torch.arange(COMPARED_IMAGES) % len(held_out))  # a small data set is gone through again
     torch.manual_seed(config.seed)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         write_graph(fold_batch_norm(model), config.image_shape, part)
-        parity = compare(model, part, images, labels)
-        write_manifest(part, _manifest(config, arguments.weights, parity, part))
+        parity = compare(model, part, to_floats(compared.pixels), compared.labels)
+        write_manifest(part, _manifest(config, arguments.weights, parity, len(held_out), part))
         part.chmod(0o755)  # mkdtemp lets nobody else in
         part.rename(target)
     except BaseException:
@@ -99,20 +103,18 @@ def _check_target(target: Path) -> None:
         raise TargetError(f"{target} exists; a version is never overwritten, so export to the next number")
 
 
-def _comparison_images(config: RunConfig, data: ImageData) -> tuple[torch.Tensor, torch.Tensor]:
-    """Held-out images float32 (256, 3, h, w) and labels; repeated in turn where fewer were held out."""
+def _held_out(config: RunConfig, data: ImageData) -> ImageData:
+    """The images that were held out of training."""
     if data.classes != config.classes or data.shape != config.image_shape:
         raise DataError(f"the data is not what the checkpoint was trained on: {config.data_name}; give it by --data")
-    _, held_out = hold_out(data, config.recipe.held_out, config.seed)
-    chosen = held_out.subset(torch.arange(COMPARED_IMAGES) % len(held_out))
-    return to_floats(chosen.pixels), chosen.labels
+    return hold_out(data, config.recipe.held_out, config.seed)[1]
 
 
-def _manifest(config: RunConfig, weights: Weights, parity: Parity, folder: Path) -> Manifest:
-    def accuracy(attack: str, correct: int) -> Accuracy:
-        interval = wilson(correct, parity.images)
+def _manifest(config: RunConfig, weights: Weights, parity: Parity, distinct: int, folder: Path) -> Manifest:
+    def accuracy(attack: str, correct: npt.NDArray[np.bool_]) -> Accuracy:
+        interval = wilson(int(correct[:distinct].sum()), distinct)
         data = f"{config.data_name}, held out of training"
-        return Accuracy(attack=attack, n=parity.images, data=data, **interval._asdict())
+        return Accuracy(attack=attack, n=distinct, data=data, **interval._asdict())
 
     height, width = config.image_shape
     return Manifest(
@@ -128,8 +130,8 @@ def _manifest(config: RunConfig, weights: Weights, parity: Parity, folder: Path)
             "model": asdict(config.model),
         },
         accuracies=(
-            accuracy("none", parity.correct_clean),
-            accuracy("PGD-10, L-infinity 8/255", parity.correct_perturbed),
+            accuracy("none", parity.clean),
+            accuracy("PGD-10, L-infinity 8/255", parity.perturbed),
         ),
         versions={"opset": str(OPSET), **{name: version(name) for name in ("torch", "onnx")}},
     )

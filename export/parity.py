@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -23,34 +24,34 @@ class ParityError(ValueError):
 
 
 class Parity(NamedTuple):
-    """What the comparison found; the counts are of the exported file's own answers."""
+    """What the comparison found; `clean` and `perturbed` have one entry per image."""
 
-    images: int
-    """Images compared, each clean and perturbed."""
     max_difference: float
     """Largest |torch - onnxruntime| of any logit."""
-    correct_clean: int
-    correct_perturbed: int
-    """Right under PGD-10, 8/255, steps of 2/255, random start."""
+    clean: npt.NDArray[np.bool_]
+    """Which images the exported file has right."""
+    perturbed: npt.NDArray[np.bool_]
+    """Which it has right under PGD-10, 8/255, steps of 2/255, random start."""
 
 
 def compare(model: nn.Module, folder: Path, images: Tensor, labels: Tensor) -> Parity:
     """Compare on clean and on PGD-perturbed images. Raises ParityError beyond a difference of 1e-4."""
     exported = OnnxModel(folder / MODEL_FILE, device="cpu", threads=None)
-    difference, correct = 0.0, [0, 0]
+    difference = 0.0
+    correct: tuple[list[npt.NDArray[np.bool_]], ...] = ([], [])
     with frozen(model):
         for clean, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
             perturbed = pgd(model, clean, truth, epsilon=EPSILON, step_size=EPSILON / 4, steps=STEPS)
-            for index, inputs in enumerate((clean, perturbed)):
+            for inputs, flags in zip((clean, perturbed), correct, strict=True):
                 with torch.no_grad():
                     expected = model(inputs).numpy()
                 found = exported.logits(inputs.numpy())
                 # NaN compares false with everything, so it must not pass through max()
                 difference = float(np.maximum(difference, np.abs(expected - found).max()))
-                correct[index] += int((found.argmax(axis=1) == truth.numpy()).sum())
+                flags.append(found.argmax(axis=1) == truth.numpy())
     if not difference <= TOLERANCE:
         raise ParityError(
             f"the exported logits differ from torch's by up to {difference:.1e} over {len(images)} images, clean and "
             f"perturbed; at most {TOLERANCE:.0e} is accepted, so nothing was written"
         )
-    return Parity(len(images), difference, *correct)
+    return Parity(difference, *(np.concatenate(flags) for flags in correct))

@@ -81,10 +81,7 @@ class Classifier:
 
     def _predictions(self, logits: Floats, top_k: int) -> list[Prediction]:
         order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
-        return [
-            self._prediction(row[indices], indices)
-            for row, indices in zip(softmax(logits), order, strict=True)
-        ]
+        return [self._prediction(row[indices], indices) for row, indices in zip(softmax(logits), order, strict=True)]
 
     def _prediction(self, probabilities: Floats, indices: np.ndarray) -> Prediction:
         ranked: list[ClassProbability] = [

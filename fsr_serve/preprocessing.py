@@ -35,7 +35,9 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, max_
         raise _too_many_pixels("more", max_pixels) from error
     except Exception as error:  # decoders raise many kinds on garbage
         raise RequestError(
-            400, "unreadable_image", f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP"
+            400,
+            "unreadable_image",
+            f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
         ) from error
     if image.width * image.height > max_pixels:
         raise _too_many_pixels(f"{image.width}x{image.height}", max_pixels)

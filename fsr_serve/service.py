@@ -30,7 +30,7 @@ class FsrServe:
     """Classifies images with the greatest verified version of a model."""
 
     @staticmethod
-    @bentoml.on_deployment
+    @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Once, before any worker starts: refuse to serve what cannot be served."""
         try:
@@ -45,7 +45,7 @@ class FsrServe:
     def __is_ready__(self) -> bool:
         return True  # an instance exists only once its model is verified and warmed
 
-    @bentoml.api(route="/bentoml/classify")
+    @bentoml.api(route="/bentoml/classify")  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:
         """Classify one encoded image; for BentoML's own clients. Everyone else: POST /classify."""
         classifier = self.server.classifier

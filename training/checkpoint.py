@@ -33,9 +33,7 @@ class ModelConfig:
     tau: float
 
     def build(self) -> FSRNet:
-        return create_model(
-            self.name, num_classes=self.num_classes, fsr=self.fsr, width=self.width, tau=self.tau
-        )
+        return create_model(self.name, num_classes=self.num_classes, fsr=self.fsr, width=self.width, tau=self.tau)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from training.curves import plot_history
 from training.data import DataError, hold_out, load_images
 from training.device import pick_device
 from training.recipes import RECIPES, RecipeName
-from training.train import METRICS, CatastrophicOverfitting, train
+from training.train import CatastrophicOverfittingError, train
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Arguments:
     """Temperature of the Gumbel softmax (Eq. 2)."""
     epochs: int | None = None
     """Another number of epochs than the recipe's."""
+    epsilon: float | None = None
+    """Another L-infinity bound than the recipe's 8/255, in [0, 1] pixels."""
+    held_out: int | None = None
+    """Another number of images held out for validation than the recipe's 2500."""
     data_name: str | None = None
     """What the data is called in reports; the last part of --data by default."""
     seed: int = 0
@@ -48,7 +52,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m training")
     try:
         run(arguments)
-    except (CheckpointError, CatastrophicOverfitting, DataError, ValueError) as error:
+    except (CheckpointError, CatastrophicOverfittingError, DataError, ValueError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nstopped; go on with: python -m training --data {arguments.data} --out {arguments.out} --resume")
@@ -56,13 +60,11 @@ def main() -> None:
 
 def run(arguments: Arguments) -> None:
     folder = RunFolder(arguments.out)
-    if arguments.resume:
-        config = folder.config()
     images = load_images(arguments.data, "train")
-    if not arguments.resume:
-        config = _config(arguments, images.classes, images.shape)
-        folder.create(config)
+    config = folder.config() if arguments.resume else _config(arguments, images.classes, images.shape)
     data, validation = hold_out(images, config.recipe.held_out, config.seed)
+    if not arguments.resume:
+        folder.create(config)
     done = len(folder.history())
     per_epoch = len(data) // config.recipe.batch_size * config.recipe.batch_size
     with tqdm(total=config.recipe.epochs * per_epoch, initial=done * per_epoch, unit="img", smoothing=0.02) as bar:
@@ -82,9 +84,10 @@ def run(arguments: Arguments) -> None:
 
 
 def _config(arguments: Arguments, classes: tuple[str, ...], image_shape: tuple[int, int]) -> RunConfig:
-    recipe = RECIPES[arguments.recipe]
-    if arguments.epochs is not None:
-        recipe = dataclasses.replace(recipe, epochs=arguments.epochs)
+    chosen = {name: getattr(arguments, name) for name in ("epochs", "epsilon", "held_out")}
+    recipe = dataclasses.replace(
+        RECIPES[arguments.recipe], **{name: value for name, value in chosen.items() if value is not None}
+    )
     model = ModelConfig(arguments.model, len(classes), arguments.fsr, arguments.width, arguments.tau)
     model.build()  # refuse bad values before anything is written
     return RunConfig(
@@ -97,5 +100,3 @@ def _config(arguments: Arguments, classes: tuple[str, ...], image_shape: tuple[i
         image_shape=image_shape,
         seed=arguments.seed,
     )
-
-

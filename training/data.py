@@ -36,6 +36,10 @@ class ImageData:
     def subset(self, indices: Tensor) -> "ImageData":
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
+    def spread(self, count: int) -> "ImageData":
+        """`count` images at even distances, so that data sorted by class is covered evenly; all if there are fewer."""
+        return self.subset(torch.linspace(0, len(self) - 1, min(count, len(self))).round().long())
+
     def scaled(self, scale: float) -> "ImageData":
         """The same images resized by `scale` with antialiased bilinear interpolation."""
         if scale == 1:
@@ -71,7 +75,10 @@ def load_images(source: str, split: str) -> ImageData:
 def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
     """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order."""
     if not 0 < count < len(data):
-        raise DataError(f"cannot hold out {count} of {len(data)} training images for validation; expected fewer")
+        raise DataError(
+            f"cannot hold out {count} of {len(data)} training images for validation; "
+            "choose another number by --held-out"
+        )
     order = torch.from_numpy(np.random.default_rng(seed).permutation(len(data)))
     return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)
 
@@ -111,7 +118,10 @@ def _column(data: datasets.Dataset, names: tuple[str, ...], source: str) -> str:
     for name in names:
         if name in data.features:
             return name
-    raise DataError(f"{source!r} has columns {', '.join(data.features)}; expected one named {' or '.join(names)}")
+    raise DataError(
+        f"{source!r} has columns {', '.join(data.features)}; expected one named {' or '.join(names)}. "
+        "A folder of images needs two or more folders, one per class"
+    )
 
 
 def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:

@@ -16,9 +16,7 @@ class Device:
 
     def autocast(self) -> AbstractContextManager[None]:
         """Context in which networks run in this device's format."""
-        return torch.autocast(
-            self.torch_device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16
-        )
+        return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
     def place_images(self, images: Tensor) -> Tensor:
         return images.to(self.torch_device, memory_format=torch.channels_last)

@@ -29,9 +29,7 @@ def adversarial_training(heads: Heads, labels: Tensor, *, lambda_sep: float, lam
 
 def separation_loss(fsr: FSRLogits, logits: Tensor, labels: Tensor) -> Tensor:
     """Eq. 3: f+ is to tell the true class, f- the wrong class that the network finds most likely."""
-    return F.cross_entropy(fsr.robust, labels) + F.cross_entropy(
-        fsr.nonrobust, likeliest_mistake(logits, labels)
-    )
+    return F.cross_entropy(fsr.robust, labels) + F.cross_entropy(fsr.nonrobust, likeliest_mistake(logits, labels))
 
 
 def likeliest_mistake(logits: Tensor, labels: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ class Recipe:
     schedule: Literal["step", "one_cycle"] = "step"
     drops: tuple[int, ...] = (75, 90)
     """Epochs from which the rate is divided by ten, for the schedule `step`."""
-    warmup: float = 0.4
+    warmup: float = 0.25
     """Share of the run in which the rate rises to its peak, for the schedule `one_cycle`."""
     momentum: float = 0.9
     nesterov: bool = False
@@ -34,30 +34,45 @@ class Recipe:
     lambda_rec: float = 1.0
     padding: int = 4
     """Pixels of zero padding for the random crop at full resolution."""
-    scales: tuple[tuple[int, float], ...] = ()
-    """(last epoch, image scale) of the phases trained on smaller images; full resolution afterwards."""
+    small_share: float = 0.0
+    """Share of the epochs, at the start, that train on images scaled by `small_scale`."""
+    small_scale: float = 1.0
+    natural_share: float = 0.0
+    """Share of the epochs, at the start, that train on clean images: features for three fifths of the cost."""
     held_out: int = 2500
     """Training images kept for validation and calibration."""
     validation_images: int = 2500
     """Held-out images that are attacked after each epoch."""
 
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs is {self.epochs}; expected 1 or more")
+        if not 0 < self.epsilon <= 1:
+            raise ValueError(f"epsilon is {self.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
+
     def scale(self, epoch: int) -> float:
-        """Image scale in the given epoch."""
-        return next((scale for last, scale in self.scales if epoch <= last), 1.0)
+        """Image scale in the given epoch; 1 in the last."""
+        return self.small_scale if epoch <= self.small_share * self.epochs else 1.0
+
+    def is_natural(self, epoch: int) -> bool:
+        """Whether the given epoch trains on clean images."""
+        return epoch <= self.natural_share * self.epochs
 
 
 RECIPES: dict[RecipeName, Recipe] = {
     # Section 4.1; drops as in the published code (`reference`: the rate falls at the start of epochs 75 and 90).
     "paper": Recipe(epochs=100, attack="pgd"),
     "fast": Recipe(
-        epochs=15,
+        epochs=10,
         attack="n_fgsm",
         learning_rate=0.2,
         schedule="one_cycle",
         nesterov=True,
         gradient_clip=5.0,
         ema_decay=0.995,
-        scales=((4, 0.5), (9, 0.75)),
+        small_share=0.8,
+        small_scale=0.75,
+        natural_share=0.3,
         validation_images=500,
     ),
 }

@@ -38,17 +38,18 @@ class State:
         )
         return cls(model, averaged, optimizer)
 
-    def step(self, loss: Tensor, rate: float, recipe: Recipe) -> None:
-        """One optimiser step at the given learning rate, then one of the average."""
+    def step(self, loss: Tensor, done: int, rate: float, recipe: Recipe) -> None:
+        """One optimiser step at learning rate `rate`, then one of the average; `done` steps came before."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
         self.optimizer.step()
         if recipe.ema_decay is not None:
-            average(self.averaged, self.model, recipe.ema_decay)
+            # at first the average follows closely, or short runs would keep their random start
+            average(self.averaged, self.model, min(recipe.ema_decay, (1 + done) / (10 + done)))
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, torch's random state included."""

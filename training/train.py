@@ -26,7 +26,7 @@ Progress = Callable[[int, Tensor], None]
 METRICS = ("loss", "classification_loss", "separation_loss", "recalibration_loss", "train_accuracy")
 
 
-class CatastrophicOverfitting(RuntimeError):
+class CatastrophicOverfittingError(RuntimeError):
     """Single-step training has learned to defeat FGSM but not PGD; going on is pointless."""
 
 
@@ -41,7 +41,7 @@ def train(
 ) -> None:
     """Run `config`, or go on with it where `folder` holds a state; leaves weights and history in `folder`.
 
-    Raises CatastrophicOverfitting when training FGSM accuracy exceeds validation PGD-10 by 30 points.
+    Raises CatastrophicOverfittingError when training FGSM accuracy exceeds validation PGD-10 by 30 points.
     """
     recipe = config.recipe
     torch.manual_seed(config.seed)
@@ -61,8 +61,8 @@ def train(
         folder.append_history({"epoch": epoch, **metrics})
         folder.save_resume(state.tensors(), epoch)
         gap = metrics["train_fgsm_accuracy"] - accuracy
-        if gap > OVERFITTING_GAP:
-            raise CatastrophicOverfitting(
+        if gap > OVERFITTING_GAP and not recipe.is_natural(epoch):
+            raise CatastrophicOverfittingError(
                 f"epoch {epoch}: FGSM accuracy on training images is {gap:.0%} above PGD-10 accuracy on validation "
                 f"images; more than {OVERFITTING_GAP:.0%} means catastrophic overfitting. Use the attack pgd, a "
                 "lower learning rate, or a smaller epsilon"
@@ -74,7 +74,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """One pass over the training images; returns the means of `METRICS` over it."""
     model = state.model
-    attack = training_attack(recipe)
+    attack = training_attack(recipe, epoch)
     padding = round(recipe.padding * recipe.scale(epoch))
     steps = len(data) // recipe.batch_size
     totals = torch.zeros(len(METRICS), device=device.torch_device)
@@ -86,10 +86,8 @@ def train_epoch(
             with frozen(model):
                 adversarial = attack(model, images, labels)
             heads = model.heads(adversarial)
-            losses = adversarial_training(
-                heads, labels, lambda_sep=recipe.lambda_sep, lambda_rec=recipe.lambda_rec
-            )
-        state.step(losses.total, learning_rate(recipe, epoch, step / steps), recipe)
+            losses = adversarial_training(heads, labels, lambda_sep=recipe.lambda_sep, lambda_rec=recipe.lambda_rec)
+        state.step(losses.total, (epoch - 1) * steps + step, learning_rate(recipe, epoch, step / steps), recipe)
 
         accuracy = (heads.logits.argmax(dim=1) == labels).float().mean()
         totals += torch.stack([*(loss.detach() for loss in losses), accuracy])
@@ -97,12 +95,9 @@ def train_epoch(
     return dict(zip(METRICS, (totals / steps).tolist(), strict=True))
 
 
-def validate(
-    model: FSRNet, data: ImageData, validation: ImageData, recipe: Recipe, device: Device
-) -> dict[str, float]:
+def validate(model: FSRNet, data: ImageData, validation: ImageData, recipe: Recipe, device: Device) -> dict[str, float]:
     """Clean and PGD-10 accuracy on validation images, FGSM accuracy on as many training images; all fp32."""
-    some = torch.arange(min(recipe.validation_images, len(validation), len(data)))
-    train_part, validation_part = data.subset(some), validation.subset(some)
+    train_part, validation_part = (part.spread(recipe.validation_images) for part in (data, validation))
     pgd10 = partial(pgd, epsilon=recipe.epsilon, step_size=recipe.epsilon / 4, steps=10)
     fgsm_once = partial(fgsm, epsilon=recipe.epsilon)
 
@@ -116,8 +111,10 @@ def validate(
     }
 
 
-def training_attack(recipe: Recipe) -> Attack:
-    """The attack that a recipe trains on."""
+def training_attack(recipe: Recipe, epoch: int) -> Attack:
+    """The attack that a recipe trains on in the given epoch."""
+    if recipe.is_natural(epoch):
+        return lambda model, images, labels: images
     if recipe.attack == "n_fgsm":
         return partial(n_fgsm, epsilon=recipe.epsilon)
     return partial(pgd, epsilon=recipe.epsilon, step_size=recipe.epsilon / 4, steps=recipe.pgd_steps)

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
 from starlette.datastructures import Headers, UploadFile
@@ -58,7 +58,7 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
 async def _multipart(headers: Headers, body: bytes, settings: Settings) -> list[bytes]:
     """The parts that have a filename."""
 
-    async def stream() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(
@@ -66,8 +66,8 @@ async def _multipart(headers: Headers, body: bytes, settings: Settings) -> list[
     )
     parser.spool_max_size = len(body)  # the body is in memory already; nothing is gained by a file
     try:
-        async with await parser.parse() as form:
-            return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        form = await parser.parse()
+        return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise _too_many_images("more", settings) from error

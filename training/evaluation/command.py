@@ -28,7 +28,7 @@ class Arguments:
     """Attacks to run, besides clean images."""
     split: str = "test"
     images: int | None = None
-    """Use only the first so many images."""
+    """Use only so many images, spread evenly over the split."""
     epsilon: float = 8 / 255
     """L-infinity bound, in [0, 1] pixels."""
     weights: Weights = "best"
@@ -62,7 +62,7 @@ def report(arguments: Arguments) -> str:
     if arguments.images is not None:
         if not 0 < arguments.images <= len(data):
             raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
-        data = data.subset(torch.arange(arguments.images))
+        data = data.spread(arguments.images)
     device = pick_device()
     device.place_model(model)
     torch.manual_seed(arguments.seed)

@@ -9,7 +9,7 @@ AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw"]
 
 
 def attack_named(name: AttackName, epsilon: float) -> Attack:
-    """`fgsm`; `pgd20` and `pgd100` with steps of epsilon / 10; `pgd10` with epsilon / 4; `cw`, 30 steps of epsilon / 10."""
+    """Steps of epsilon / 10 for `pgd20`, `pgd100` and `cw` (30 of them), of epsilon / 4 for `pgd10`."""
     attacks: dict[AttackName, Attack] = {
         "fgsm": partial(fgsm, epsilon=epsilon),
         "pgd10": partial(pgd, epsilon=epsilon, step_size=epsilon / 4, steps=10),

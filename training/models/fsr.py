@@ -58,9 +58,7 @@ class FSR(nn.Module):
 
     def auxiliary_logits(self, features: Tensor, nonrobust_mask: Tensor, output: Tensor) -> FSRLogits:
         """Logits from f+, f- and f~- of one forward pass, given its input, mask and output."""
-        features, nonrobust, output = (
-            x.mean(dim=(2, 3)) for x in (features, nonrobust_mask * features, output)
-        )
+        features, nonrobust, output = (x.mean(dim=(2, 3)) for x in (features, nonrobust_mask * features, output))
         robust = features - nonrobust
         return FSRLogits(*(self.auxiliary(x) for x in (robust, nonrobust, output - robust)))
 

@@ -1,6 +1,7 @@
 """FSR in any CNN: `insert_fsr` puts the modules in, `FSRNet` hands the loss their logits."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -75,18 +76,13 @@ def insert_fsr(
     return FSRNet(network)
 
 
-def _channels(
-    network: nn.Module, names: Sequence[str], image_shape: tuple[int, int, int]
-) -> dict[str, int]:
+def _channels(network: nn.Module, names: Sequence[str], image_shape: tuple[int, int, int]) -> dict[str, int]:
     shapes: dict[str, tuple[int, ...]] = {}
 
-    def recorder(name: str):  # type: ignore[no-untyped-def]
-        def record(module: nn.Module, inputs: object, output: Tensor) -> None:
-            shapes[name] = tuple(output.shape)
+    def record(name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        shapes[name] = tuple(output.shape)
 
-        return record
-
-    hooks = [network.get_submodule(name).register_forward_hook(recorder(name)) for name in names]
+    hooks = [network.get_submodule(name).register_forward_hook(partial(record, name)) for name in names]
     was_training = network.training
     try:
         with torch.no_grad():

@@ -45,6 +45,4 @@ class WideResNet34(nn.Module):
 
 def _stage(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     first = PreActivationBlock(inputs, outputs, stride)
-    return nn.Sequential(
-        first, *(PreActivationBlock(outputs, outputs, 1) for _ in range(BLOCKS_PER_STAGE - 1))
-    )
+    return nn.Sequential(first, *(PreActivationBlock(outputs, outputs, 1) for _ in range(BLOCKS_PER_STAGE - 1)))

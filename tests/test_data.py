@@ -1,0 +1,117 @@
+"""Data: what loads, what is refused and how, and the augmentation."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, SIDE, colour
+from PIL import Image
+
+from training.data import DataError, augment, hold_out, load_images, to_floats
+
+
+def test_a_folder_per_class_loads_with_its_names(tiny_data):
+    data = load_images(str(tiny_data), "test")
+    assert data.classes == CLASSES
+    assert data.pixels.shape == (24, 3, SIDE, SIDE)
+    assert data.pixels.dtype == torch.uint8
+    assert data.pixels.float().mean(dim=(2, 3)).argmax(dim=1).tolist() == [2 - label for label in data.labels.tolist()]
+
+
+@pytest.mark.parametrize("image_column", ["img", "image"])
+def test_parquet_loads_with_the_data_sets_own_class_names(tmp_path, image_column):
+    random = np.random.default_rng(0)
+    pixels = [colour(random, channel) for channel in (0, 1, 1, 2)]
+    features = datasets.Features(
+        {image_column: datasets.Image(), "label": datasets.ClassLabel(names=["zoo", "ant", "bee"])}
+    )
+    rows = {image_column: [Image.fromarray(image) for image in pixels], "label": [0, 1, 1, 2]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-00000-of-00001.parquet")
+    data = load_images(str(tmp_path), "train")
+    assert data.classes == ("zoo", "ant", "bee")
+    assert data.labels.tolist() == [0, 1, 1, 2]
+    assert np.array_equal(data.pixels.permute(0, 2, 3, 1).numpy(), np.stack(pixels))
+
+
+def test_grey_images_become_rgb(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("L", (8, 8), 77).save(tmp_path / "train" / name / "0.png")
+    assert load_images(str(tmp_path), "train").pixels.unique().tolist() == [77]
+
+
+def folder(root, images):
+    for index, (name, image) in enumerate(images):
+        path = root / "train" / name / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image) if isinstance(image, bytes) else image.save(path)
+    return str(root)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ([("a", Image.new("RGB", (8, 8))), ("b", Image.new("RGB", (9, 8)))], "is 9x8 pixels, the first 8x8"),
+        ([("a", Image.new("RGB", (8, 8))), ("b", b"garbage")], "image 1 of .* cannot be read"),
+        ([("a", Image.new("RGB", (8, 8))), ("a", Image.new("RGB", (8, 8)))], "two or more folders, one per class"),
+    ],
+)
+def test_bad_images_are_named(tmp_path, images, message):
+    with pytest.raises(DataError, match=message):
+        load_images(folder(tmp_path, images), "train")
+
+
+def test_a_single_class_is_refused(tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["only"])})
+    rows = {"img": [Image.new("RGB", (8, 8))], "label": [0]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=r"single class \['only'\]; expected two or more"):
+        load_images(str(tmp_path), "train")
+
+
+def test_a_missing_split_and_a_wrong_path_are_named(tiny_data, tmp_path):
+    with pytest.raises(DataError, match="has no split 'validation'; it has train, test"):
+        load_images(str(tiny_data), "validation")
+    with pytest.raises(DataError, match="cannot load data .*nowhere.* Expected a Hugging Face id, a folder"):
+        load_images(str(tmp_path / "nowhere"), "train")
+
+
+def test_held_out_images_are_disjoint_repeatable_and_seeded(tiny_data):
+    data = load_images(str(tiny_data), "train")
+    rest, held_out = hold_out(data, 50, seed=1)
+    assert (len(rest), len(held_out)) == (len(data) - 50, 50)
+    everything = torch.cat([rest.pixels, held_out.pixels]).flatten(1)
+    assert len(everything.unique(dim=0)) == len(data)
+    assert torch.equal(held_out.pixels, hold_out(data, 50, seed=1)[1].pixels)
+    assert not torch.equal(held_out.pixels, hold_out(data, 50, seed=2)[1].pixels)
+    with pytest.raises(DataError, match="cannot hold out 600 of 600 training images"):
+        hold_out(data, 600, seed=1)
+
+
+def test_spread_images_cover_data_that_is_sorted_by_class(tiny_data):
+    data = load_images(str(tiny_data), "train")
+    assert data.spread(30).labels.bincount().tolist() == [10, 10, 10]
+    assert len(data.spread(10_000)) == len(data)
+
+
+def test_augmentation_crops_the_padded_image_and_flips_half():
+    torch.manual_seed(0)
+    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5).expand(2000, 3, 5, 5)
+    padded = torch.nn.functional.pad(image[0, 0], (2, 2, 2, 2))
+    crops = {tuple(padded[y : y + 5, x : x + 5].flatten().tolist()) for y in range(5) for x in range(5)}
+    flips = {tuple(padded[y : y + 5, x : x + 5].flip(1).flatten().tolist()) for y in range(5) for x in range(5)}
+    rows = [tuple(row) for row in augment(image, padding=2)[:, 0].flatten(1).tolist()]
+    assert set(rows) == crops | flips
+    assert sum(row in flips for row in rows) / len(rows) == pytest.approx(0.5, abs=0.05)
+
+
+def test_scaled_images_keep_their_content(tiny_data):
+    data = load_images(str(tiny_data), "test")
+    small = data.scaled(0.5)
+    assert small.shape == (SIDE // 2, SIDE // 2)
+    assert (small.pixels.float().mean(dim=(2, 3)) - data.pixels.float().mean(dim=(2, 3))).abs().max() < 1
+    assert data.scaled(1.0) is data
+
+
+def test_pixels_become_floats_in_zero_to_one():
+    assert to_floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])

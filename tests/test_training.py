@@ -1,0 +1,173 @@
+"""A run: resumable to the same result, complete on disk, stopped when it overfits, refused when it makes no sense."""
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from training import train as train_module
+from training.checkpoint import CheckpointError, RunFolder
+from training.command import Arguments, run
+from training.models import create_model
+from training.recipes import RECIPES
+from training.state import average
+from training.train import CatastrophicOverfittingError, learning_rate
+
+
+def arguments(tiny_data, out, **others):
+    return Arguments(data=str(tiny_data), out=out, width=4, held_out=32, **others)
+
+
+def test_a_run_leaves_all_that_is_needed_to_rebuild_and_judge_it(checkpoint):
+    assert {path.name for path in checkpoint.iterdir()} == {
+        "config.json",
+        "best.safetensors",
+        "last.safetensors",
+        "resume.safetensors",
+        "history.jsonl",
+        "curves.png",
+    }
+    history = [json.loads(line) for line in (checkpoint / "history.jsonl").read_text().splitlines()]
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "train_accuracy", "validation_clean_accuracy", "validation_pgd10_accuracy"} <= history[0].keys()
+    assert all(math.isfinite(value) for record in history for value in record.values())
+    model = RunFolder(checkpoint).load_model("last")
+    assert model(torch.rand(2, 3, 16, 16)).shape == (2, 3)
+    assert not model.training
+
+
+@pytest.mark.parametrize("recipe", ["fast", "paper"])
+def test_a_run_killed_in_an_epoch_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_path, recipe):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run(arguments(tiny_data, whole, recipe=recipe, epochs=3))
+    command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "4"]
+    command += ["--held-out", "32", "--recipe", recipe, "--epochs", "3"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (killed / "resume.safetensors").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(RunFolder(killed).history()) < 3, "the run was over before it was killed"
+    run(Arguments(data=str(tiny_data), out=killed, resume=True))
+    for name in ("last", "best", "resume"):
+        expected, found = (load_file(folder / f"{name}.safetensors") for folder in (whole, killed))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+    def without_times(folder):
+        return [{**record, "epoch_seconds": 0} for record in RunFolder(folder).history()]
+
+    assert without_times(whole) == without_times(killed)
+
+
+def test_training_learns_what_can_be_learned(tiny_data, tmp_path):
+    run(arguments(tiny_data, tmp_path / "run", epochs=8))
+    assert RunFolder(tmp_path / "run").history()[-1]["validation_clean_accuracy"] > 0.8
+
+
+def test_catastrophic_overfitting_stops_the_run_with_a_reason(tiny_data, tmp_path, monkeypatch):
+    accuracies = {"validation_clean_accuracy": 0.9, "validation_pgd10_accuracy": 0.1, "train_fgsm_accuracy": 0.41}
+    monkeypatch.setattr(train_module, "validate", lambda *given: dict(accuracies))
+    recipe = dataclasses.replace(RECIPES["fast"], natural_share=0.0)
+    monkeypatch.setitem(RECIPES, "fast", recipe)
+    with pytest.raises(
+        CatastrophicOverfittingError, match=r"epoch 1: FGSM accuracy .* 31% above PGD-10 .* Use the attack"
+    ):
+        run(arguments(tiny_data, tmp_path / "run", epochs=3))
+    assert len(RunFolder(tmp_path / "run").history()) == 1
+
+
+def test_the_paper_recipe_is_section_4_1():
+    recipe = RECIPES["paper"]
+    assert (recipe.epochs, recipe.attack, recipe.pgd_steps, recipe.epsilon) == (100, "pgd", 10, 8 / 255)
+    assert (recipe.momentum, recipe.weight_decay, recipe.batch_size) == (0.9, 5e-4, 128)
+    assert (recipe.lambda_sep, recipe.lambda_rec) == (1, 1)
+    rates = [learning_rate(recipe, epoch, 0.5) for epoch in (1, 74, 75, 89, 90, 100)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert not recipe.nesterov
+    assert recipe.gradient_clip is recipe.ema_decay is None
+    assert recipe.small_share == recipe.natural_share == 0
+
+
+def test_the_one_cycle_rate_rises_to_its_peak_and_falls_to_zero():
+    recipe = dataclasses.replace(RECIPES["fast"], epochs=10, warmup=0.3)
+    assert learning_rate(recipe, 1, 0.0) == 0
+    assert learning_rate(recipe, 4, 0.0) == pytest.approx(recipe.learning_rate)
+    assert learning_rate(recipe, 7, 0.5) == pytest.approx(recipe.learning_rate / 2)
+    assert learning_rate(recipe, 10, 1.0) == 0
+
+
+def test_the_fast_recipe_ends_on_attacked_images_of_full_size_however_short():
+    for epochs in (1, 2, 10):
+        recipe = dataclasses.replace(RECIPES["fast"], epochs=epochs)
+        assert recipe.scale(epochs) == 1
+        assert not recipe.is_natural(epochs)
+    assert [RECIPES["fast"].scale(epoch) for epoch in (1, 8, 9)] == [0.75, 0.75, 1]
+    assert [RECIPES["fast"].is_natural(epoch) for epoch in (1, 3, 4)] == [True, True, False]
+
+
+def test_averaged_weights_follow_their_closed_form():
+    averaged, model = create_model("resnet18", width=4), create_model("resnet18", width=4)
+    start = averaged.network.conv1.weight.detach().clone()
+    mean = averaged.network.bn1.running_mean.clone()
+    model.network.bn1.running_mean.fill_(2.0)
+    for _ in range(3):
+        average(averaged, model, 0.9)
+    expected = 0.729 * start + 0.271 * model.network.conv1.weight
+    torch.testing.assert_close(averaged.network.conv1.weight, expected)
+    torch.testing.assert_close(averaged.network.bn1.running_mean, 0.729 * mean + 0.271 * 2)
+
+
+def test_a_run_is_never_overwritten(checkpoint, tiny_data):
+    with pytest.raises(
+        CheckpointError, match="already holds a run; go on with it by --resume, or choose another --out"
+    ):
+        run(arguments(tiny_data, checkpoint))
+
+
+def test_resuming_what_is_no_run_says_so(tiny_data, tmp_path):
+    with pytest.raises(CheckpointError, match=r"config.json cannot be read .* expected a run folder"):
+        run(Arguments(data=str(tiny_data), out=tmp_path, resume=True))
+
+
+@pytest.mark.parametrize("damage", [lambda weights: weights[:-9], lambda weights: b"", lambda weights: b"\x80\x04N."])
+def test_damaged_weights_are_named(checkpoint, tmp_path, damage):
+    weights = (checkpoint / "best.safetensors").read_bytes()
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    (tmp_path / "best.safetensors").write_bytes(damage(weights))
+    with pytest.raises(CheckpointError, match=r"best.safetensors does not hold the weights of this run"):
+        RunFolder(tmp_path).load_model("best")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--data", "DATA", "--out", "OUT", "--held-out", "600"], "error: cannot hold out 600 of 600"),
+        (["--data", "DATA", "--out", "OUT", "--model", "alexnet"], "error: model is 'alexnet'; expected one of"),
+        (["--data", "DATA", "--out", "OUT", "--epochs", "0"], "error: epochs is 0; expected 1 or more"),
+        (["--data", "DATA", "--out", "OUT", "--epsilon", "8"], "error: epsilon is 8.0; expected above 0"),
+        (["--data", "OUT/none", "--out", "OUT"], "error: cannot load data"),
+    ],
+)
+def test_the_command_refuses_bad_input_without_a_trace_or_a_folder(tiny_data, tmp_path, given, message):
+    out = tmp_path / "out"
+    given = [text.replace("DATA", str(tiny_data)).replace("OUT", str(out)) for text in given]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *given], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
