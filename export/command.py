@@ -88,7 +88,9 @@ def export(arguments: Arguments) -> Parity:
         write_graph(fold_batch_norm(model), config.image_shape, part)
         parity = compare(model, part, to_floats(compared.pixels), compared.labels)
         write_manifest(part, _manifest(config, arguments.weights, parity, len(held_out), part))
-        part.chmod(0o755)  # mkdtemp lets nobody else in
+        part.chmod(0o755)  # temporary files are for their owner only; the server may be another user
+        for file in part.iterdir():
+            file.chmod(0o644)
         part.rename(target)
     except BaseException:
         shutil.rmtree(part)

@@ -51,22 +51,27 @@ def _observed(route: str, handler: Handler) -> Handler:
         started = perf_counter()
         metrics = request.app.state.server.metrics
         request.state.request_id = _request_id(request)
+        request.state.body_ended = False
         try:
             response = await handler(request)
         except RequestError as error:
             metrics.errors.labels(error.code).inc()
-            response = ErrorResponse(error, request.state.request_id)
+            response = _error(request, error)
         except Exception:
             logger.exception("request %s failed", request.state.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
             metrics.errors.labels(failure.code).inc()
-            response = ErrorResponse(failure, request.state.request_id)
+            response = _error(request, failure)
         response.headers["X-Request-ID"] = request.state.request_id
         metrics.requests.labels(route, response.status_code).inc()
         metrics.request_duration.labels(route).observe(perf_counter() - started)
         return response
 
     return endpoint
+
+
+def _error(request: Request, error: RequestError) -> Response:
+    return ErrorResponse(error, request.state.request_id, body_ended=request.state.body_ended)
 
 
 async def _metrics(request: Request) -> Response:
@@ -79,9 +84,8 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
     message = f"{request.method} {request.url.path[:200]}: {error.detail}"
-    return ErrorResponse(
-        RequestError(error.status_code, code, message), _request_id(request), dict(error.headers or {})
-    )
+    refusal = RequestError(error.status_code, code, message)
+    return ErrorResponse(refusal, _request_id(request), body_ended=False, headers=dict(error.headers or {}))
 
 
 def _request_id(request: Request) -> str:

@@ -5,9 +5,10 @@ import binascii
 from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from fsr_serve.errors import RequestError
 from fsr_serve.settings import Settings
@@ -40,18 +41,19 @@ async def read_images(request: Request, settings: Settings) -> list[bytes | Requ
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received."""
+    """The whole body; `request.state.body_ended` says whether its end was seen. Raises RequestError as soon as more than `max_bytes` are announced or received."""
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(announced, max_bytes)
     body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise _too_large("more", max_bytes)
-    except ClientDisconnect as error:
-        raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body") from error
+    while not request.state.body_ended:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body")
+        request.state.body_ended = not message.get("more_body", False)
+        body += message.get("body", b"")
+        if len(body) > max_bytes:
+            raise _too_large("more", max_bytes)
     return bytes(body)
 
 
@@ -61,6 +63,9 @@ async def _multipart(headers: Headers, body: bytes, settings: Settings) -> list[
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
+    _, options = parse_options_header(headers["content-type"])
+    if b"--" + options.get(b"boundary", b"") + b"--" not in body:
+        raise RequestError(400, "malformed_multipart", "the multipart body cannot be read: no closing boundary")
     parser = MultiPartParser(
         headers, stream(), max_files=settings.max_images, max_fields=settings.max_images, max_part_size=2**20
     )

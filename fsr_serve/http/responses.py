@@ -1,6 +1,7 @@
 """JSON answers, and an error that a client can read while it is still sending."""
 
 import asyncio
+import contextlib
 
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -13,26 +14,29 @@ LINGER_SECONDS = 10.0
 
 
 class ErrorResponse(JSONResponse):
-    """`{"error": {"code", "message", "request_id"}}`, sent at once, the rest of the request read and thrown away.
+    """`{"error": {"code", "message", "request_id"}}`, sent at once.
 
-    Closing a connection with unread data resets it, and the client would lose the answer.
+    Unless `body_ended`, the rest of the request is then read and thrown away: closing a connection with unread
+    data resets it, and the client would lose the answer.
     """
 
-    def __init__(self, error: RequestError, request_id: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, error: RequestError, request_id: str, *, body_ended: bool, headers: dict[str, str] | None = None
+    ) -> None:
         detail: RequestErrorDetail = {"code": error.code, "message": error.message, "request_id": request_id}
         super().__init__({"error": detail}, error.status, headers=headers)
+        self._body_ended = body_ended
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_but_stay_open(message: Message) -> None:
-            if message["type"] == "http.response.body":
-                message = {**message, "more_body": True}
-            await send(message)
+            await send({**message, "more_body": True} if message["type"] == "http.response.body" else message)
 
-        await super().__call__(scope, receive, send_but_stay_open)
-        try:
-            async with asyncio.timeout(LINGER_SECONDS):
-                while (message := await receive())["type"] == "http.request" and message.get("more_body"):
-                    pass
-        except TimeoutError:
-            pass
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if self._body_ended:
+            await super().__call__(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send_but_stay_open)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LINGER_SECONDS):
+                    while (message := await receive())["type"] == "http.request" and message.get("more_body"):
+                        pass
+            await send({"type": "http.response.body", "body": b"", "more_body": False})

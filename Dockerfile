@@ -1,0 +1,18 @@
+# The server image: no torch. On a GPU machine build with --build-arg EXTRAS=[cuda].
+FROM python:3.12-slim
+
+ARG EXTRAS=""
+WORKDIR /app
+COPY pyproject.toml constraints.txt README.md LICENSE bentofile.yaml ./
+COPY fsr_serve fsr_serve
+COPY models models
+RUN pip install --no-cache-dir --constraint constraints.txt --editable ".${EXTRAS}" \
+    && useradd --create-home --uid 10001 fsr
+USER fsr
+
+# BentoML exits when a worker dies, so that the orchestrator restarts the whole container
+ENV BENTOML_CONTAINERIZED=1 BENTOML_DO_NOT_TRACK=1
+EXPOSE 3000
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:3000/readyz')"
+CMD ["bentoml", "serve", "--host", "0.0.0.0", "--port", "3000"]

@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: make serve, make test.
+PYTHON ?= python3
+VENV ?= .venv
+HOST ?= 127.0.0.1
+PORT ?= 3000
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+
+.PHONY: serve test test-slow test-system format clean
+
+serve: $(VENV)/serve.installed  ## start the server with the greatest version of the model that ships
+	BENTOML_DO_NOT_TRACK=1 $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/dev.installed  ## lint, types and the fast test suite
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/dev.installed  ## minutes of computing: the shipped model's robustness
+	$(BIN)/python -m pytest -m slow
+
+test-system: $(VENV)/dev.installed  ## a real server under real clients for minutes
+	$(BIN)/python -m pytest -m system
+
+format: $(VENV)/dev.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/serve.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/dev.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --editable '.[dev]'
+	touch $@ $(VENV)/serve.installed

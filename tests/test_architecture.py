@@ -1,0 +1,68 @@
+"""Who may import whom, and what importing does."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(path for package in ("fsr_serve", "training", "export") for path in (ROOT / package).rglob("*.py"))
+
+
+def imported(path):
+    """Top-level packages that a file names in import statements."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name.partition(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.partition(".")[0]
+
+
+FORBIDDEN = {
+    "fsr_serve": {"torch", "training", "export"},
+    "training": {"fsr_serve", "export", "bentoml"},
+    "export": {"bentoml"},
+}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_in_one_direction(path):
+    assert not FORBIDDEN[path.relative_to(ROOT).parts[0]] & set(imported(path))
+
+
+def test_only_the_service_imports_bentoml():
+    assert [path.name for path in MODULES if "bentoml" in imported(path)] == ["service.py"]
+
+
+def test_importing_every_module_prints_nothing_and_touches_no_model(tmp_path):
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODULES if path.stem != "__main__"]
+    code = f"import importlib, sys; sys.path.insert(0, {str(ROOT)!r}); [importlib.import_module(n) for n in {names!r}]"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("training", "train"), ("training.evaluation", "train"), ("export", "export")]
+)
+def test_a_missing_extra_is_named(module, extra):
+    hide_torch = "import sys; sys.modules['torch'] = None; sys.argv = ['x']; import runpy; "
+    code = f"{hide_torch} runpy.run_module({module!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"python -m {module} needs torch; install it with: pip install 'fsr-serve[{extra}]'\n"
+
+
+@pytest.mark.parametrize("module", ["training", "training.evaluation", "export"])
+def test_help_is_complete(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for option in ("--help", "--data") if module == "training" else ("--weights", "--data"):
+        assert option in done.stdout
+
+
+def test_no_file_outgrows_300_lines():
+    assert [path.name for path in MODULES if len(path.read_text().splitlines()) > 300] == []

@@ -1,0 +1,83 @@
+"""A model version is served as it was approved, or not at all."""
+
+import shutil
+
+import pytest
+
+from fsr_serve.artifact import greatest_version, read_version
+from fsr_serve.errors import ArtifactError
+
+FILES = ("manifest.json", "manifest.sha256", "model.onnx", "weights.data")
+
+
+@pytest.fixture
+def version(models, tmp_path):
+    return shutil.copytree(models / "colours" / "1", tmp_path / "colours" / "1")
+
+
+def test_a_version_holds_just_these_files(version):
+    assert sorted(path.name for path in version.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+@pytest.mark.parametrize("name", FILES)
+def test_one_changed_byte_is_refused_naming_the_file(version, name, where):
+    content = bytearray((version / name).read_bytes())
+    content[{"first": 0, "middle": len(content) // 2, "last": -1}[where]] ^= 1
+    (version / name).write_bytes(content)
+    with pytest.raises(ArtifactError, match=name):
+        read_version(version)
+
+
+@pytest.mark.parametrize("change", [lambda content: content + b"\n", lambda content: content[:-1]])
+@pytest.mark.parametrize("name", FILES)
+def test_a_longer_or_shorter_file_is_refused(version, name, change):
+    (version / name).write_bytes(change((version / name).read_bytes()))
+    with pytest.raises(ArtifactError, match=name):
+        read_version(version)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(version, name):
+    (version / name).unlink()
+    with pytest.raises(ArtifactError, match=rf"{name} cannot be read \(No such file or directory\)"):
+        read_version(version)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_refused(version):
+    (version / "extra.data").write_bytes(b"")
+    with pytest.raises(ArtifactError, match=r"extra.data is not in the manifest"):
+        read_version(version)
+
+
+def test_the_digest_file_is_one_that_sha256sum_reads(version):
+    import subprocess
+
+    done = subprocess.run(
+        ["sha256sum", "-c", "manifest.sha256"], cwd=version, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "manifest.json: OK\n"
+
+
+def test_the_greatest_version_serves_in_numeric_order(tmp_path):
+    for name in ("1", "9", "10", "latest", ".11.part"):
+        (tmp_path / "colours" / name).mkdir(parents=True)
+    assert greatest_version(tmp_path, None).name == "10"
+
+
+def test_among_several_models_one_must_be_named(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name / "1").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match="holds a, b: name one with FSR_MODEL"):
+        greatest_version(tmp_path, None)
+    assert greatest_version(tmp_path, "b") == tmp_path / "b" / "1"
+    with pytest.raises(ArtifactError, match="FSR_MODEL is 'c'; .* holds a, b: expected one of these"):
+        greatest_version(tmp_path, "c")
+
+
+def test_a_folder_without_models_says_how_to_make_one(tmp_path):
+    with pytest.raises(ArtifactError, match="Make one with: python -m export runs/x models/x/1"):
+        greatest_version(tmp_path / "none", None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ArtifactError, match="holds no version; expected folders named 1, 2, 3"):
+        greatest_version(tmp_path, "empty")

@@ -1,0 +1,89 @@
+"""What the evaluation command reports, and what it refuses."""
+
+import pytest
+import torch
+from scipy.stats import norm
+from torch import nn
+
+from training.accuracy import correct_under, frozen
+from training.checkpoint import RunFolder
+from training.data import load_images, to_floats
+from training.device import pick_device
+from training.evaluation.command import Arguments, report
+from training.evaluation.statistics import wilson
+from training.evaluation.suite import attack_named
+
+
+def rows(text):
+    """attack -> accuracy, low, high in percent."""
+    table = [line.replace("%", "").replace(" - ", " ").split() for line in text.splitlines()[4:]]
+    return {name: tuple(map(float, values)) for name, *values in table}
+
+
+def test_the_report_names_everything_and_equals_an_evaluation_by_hand(checkpoint, tiny_data):
+    text = report(Arguments(checkpoint, attacks=("fgsm", "pgd20", "cw"), weights="last"))
+    assert "resnet18 with FSR, last weights, recipe fast" in text
+    assert "colours, split test, n = 24, L-infinity epsilon 8/255, seed 0" in text
+    data = load_images(str(tiny_data), "test")
+    model = RunFolder(checkpoint).load_model("last")
+    with torch.no_grad():
+        clean = (model(to_floats(data.pixels)).argmax(dim=1) == data.labels).double().mean().item()
+    assert rows(text)["clean"][0] == pytest.approx(100 * clean, abs=0.01)
+    assert rows(text).keys() == {"clean", "fgsm", "pgd20", "cw"}
+
+
+def test_the_same_seed_gives_the_same_report(checkpoint):
+    arguments = Arguments(checkpoint, attacks=("pgd10",), images=12)
+    assert report(arguments) == report(arguments)
+    assert "n = 12," in report(arguments)
+
+
+def test_wilson_interval_is_the_textbook_formula():
+    accuracy, low, high = wilson(39, 100)
+    z = norm.ppf(0.975)
+    centre, spread = (39 + z**2 / 2) / (100 + z**2), z / (100 + z**2) * (39 * 61 / 100 + z**2 / 4) ** 0.5
+    assert (accuracy, low, high) == pytest.approx((0.39, centre - spread, centre + spread))
+
+
+def test_accuracy_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(tiny_data):
+    class Watched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+            self.modes = set()
+
+        def forward(self, images):
+            self.modes.add(self.training)
+            return self.linear(images.mean(dim=(2, 3)))
+
+    model = Watched().train()
+    flags = correct_under(attack_named("fgsm", 0.1), model, load_images(str(tiny_data), "test"), pick_device())
+    assert flags.shape == (24,)
+    assert model.modes == {False}
+    assert model.training
+    assert model.linear.weight.requires_grad
+    with frozen(model):
+        assert not model.linear.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"images": 0}, "images is 0; expected 1 to 24"),
+        ({"images": 25}, "images is 25; expected 1 to 24"),
+        ({"epsilon": 8}, "epsilon is 8; expected a bound above 0 and at most 1"),
+        ({"split": "validation"}, "has no split 'validation'; it has train, test"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(checkpoint, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        report(Arguments(checkpoint, **arguments))
+
+
+def test_data_of_other_classes_is_refused(checkpoint, tmp_path, tiny_data):
+    for name in ("red", "blue"):
+        folder = tmp_path / "test" / name
+        folder.mkdir(parents=True)
+        (folder / "0.png").write_bytes((tiny_data / "test" / name / "0.png").read_bytes())
+    with pytest.raises(ValueError, match="the data has the 2 classes blue, red; .* was trained on the 3 classes"):
+        report(Arguments(checkpoint, data=str(tmp_path)))

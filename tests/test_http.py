@@ -1,0 +1,273 @@
+"""POST /classify and /metrics, through an HTTP client of the app."""
+
+import base64
+import json
+import re
+
+import numpy as np
+import pytest
+from conftest import CLASSES, picture
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
+
+from fsr_serve.preprocessing import decode, to_floats
+
+RED, GREEN, BLUE = (picture(colour) for colour in ("red", "green", "blue"))
+PNG = {"Content-Type": "image/png"}
+
+
+def as_json(*images):
+    return {"images": [base64.b64encode(image).decode() for image in images]}
+
+
+def as_form(*images):
+    return [("file", (f"{index}.png", image, "image/png")) for index, image in enumerate(images)]
+
+
+def test_the_answer_is_what_the_session_computes(client, server):
+    answer = client.post("/classify", content=RED, headers=PNG).json()
+    manifest = server.classifier.version.manifest
+    pixels = decode(RED, manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
+    logits = server.classifier._session.logits(to_floats([pixels]))[0].astype(np.float64)
+    probabilities = np.exp(logits) / np.exp(logits).sum()
+    (prediction,) = answer["predictions"]
+    assert prediction["class_index"] == probabilities.argmax()
+    assert prediction["label"] == CLASSES[probabilities.argmax()]
+    assert prediction["probability"] == pytest.approx(probabilities.max(), abs=1e-6)
+    ranked = [entry["class_index"] for entry in prediction["top_k"]]
+    assert ranked == np.argsort(-probabilities).tolist()
+    assert prediction["top_k"][0] == {key: prediction[key] for key in ("label", "class_index", "probability")}
+
+
+def test_the_answer_names_the_model_the_request_and_the_stages(client, server):
+    response = client.post("/classify", content=RED, headers=PNG)
+    answer = response.json()
+    assert answer.keys() == {"model", "request_id", "predictions", "seconds"}
+    assert answer["model"] == {"name": "colours", "version": 1, "sha256": server.classifier.version.sha256}
+    assert answer["seconds"].keys() == {"read", "decode", "inference"}
+    assert response.headers["x-request-id"] == answer["request_id"]
+
+
+def test_raw_multipart_and_json_give_the_same_answers_for_the_same_bytes(client):
+    images = (RED, GREEN, BLUE)
+    raw = [client.post("/classify", content=image, headers=PNG).json()["predictions"][0] for image in images]
+    form = client.post("/classify", files=as_form(*images)).json()["predictions"]
+    json_ = client.post("/classify", json=as_json(*images)).json()["predictions"]
+    assert form == json_
+    for one, several in zip(raw, form, strict=True):
+        assert one["label"] == several["label"]
+        assert one["probability"] == pytest.approx(
+            several["probability"], abs=1e-5
+        )  # another batch size, other rounding
+
+
+@pytest.mark.parametrize(("format", "kind"), [("JPEG", "image/jpeg"), ("PNG", "image/png"), ("WEBP", "image/webp")])
+def test_each_image_type_is_taken_raw(client, format, kind):
+    response = client.post("/classify", content=picture("red", (50, 40), format), headers={"Content-Type": kind})
+    assert response.status_code == 200
+
+
+def test_one_image_as_json(client):
+    one = client.post("/classify", json={"image": base64.b64encode(RED).decode()}).json()
+    assert one["predictions"] == client.post("/classify", json=as_json(RED)).json()["predictions"]
+
+
+def test_form_fields_without_a_filename_are_no_images(client):
+    response = client.post("/classify", files=as_form(RED), data={"note": "hello"})
+    assert len(response.json()["predictions"]) == 1
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_sets_how_many_classes_are_listed(client, k):
+    (prediction,) = client.post(f"/classify?top_k={k}", content=RED, headers=PNG).json()["predictions"]
+    assert len(prediction["top_k"]) == k
+
+
+def test_a_mixed_request_answers_its_good_images(client):
+    images = as_json(RED, b"garbage", GREEN)["images"]
+    response = client.post("/classify", json={"images": [*images, "not base64!"]})
+    assert response.status_code == 200
+    red, garbage, green, text = response.json()["predictions"]
+    good = client.post("/classify", json=as_json(RED, GREEN)).json()["predictions"]
+    assert [red, green] == good
+    assert garbage["error"]["code"] == "unreadable_image"
+    assert text["error"]["code"] == "invalid_base64"
+
+
+def test_when_no_image_is_good_the_first_error_is_the_answer(client):
+    response = client.post("/classify", json=as_json(b"", b"garbage"))
+    assert response.status_code == 400
+    assert response.json()["error"]["code"] == "empty_image"
+
+
+JSON = {"Content-Type": "application/json"}
+FORM = {"Content-Type": "multipart/form-data; boundary=x"}
+LIMITS = "at most 200000 are accepted"
+BAD = {
+    "empty body": ("/classify", b"", PNG, 400, "empty_image", "0 bytes"),
+    "garbage": ("/classify", b"garbage", PNG, 400, "unreadable_image", "7 bytes"),
+    "truncated": ("/classify", RED[:-30], PNG, 400, "damaged_image", "PNG image is truncated"),
+    "image too large": ("/classify", RED + b"\0" * 100_000, PNG, 413, "image_too_large", "at most 100000"),
+    "too many pixels": ("/classify", picture(size=(600, 600)), PNG, 413, "too_many_pixels", "600x600"),
+    "body too large": ("/classify", b"\0" * 200_001, PNG, 413, "body_too_large", f"200001 bytes; {LIMITS}"),
+    "no content type": ("/classify", RED, {}, 415, "unsupported_content_type", "Content-Type is missing"),
+    "wrong content type": (
+        "/classify",
+        RED,
+        {"Content-Type": "image/gif"},
+        415,
+        "unsupported_content_type",
+        "image/gif",
+    ),
+    "curl's own type": (
+        "/classify",
+        RED,
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        415,
+        "unsupported_content_type",
+        "expected image/jpeg",
+    ),
+    "no boundary": (
+        "/classify",
+        b"--x",
+        {"Content-Type": "multipart/form-data"},
+        400,
+        "malformed_multipart",
+        "boundary",
+    ),
+    "broken form": ("/classify", b"no form at all", FORM, 400, "malformed_multipart", "cannot be read"),
+    "cut form": (
+        "/classify",
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nab',
+        FORM,
+        400,
+        "malformed_multipart",
+        "cannot be read",
+    ),
+    "form without files": (
+        "/classify",
+        b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\nab\r\n--x--\r\n',
+        FORM,
+        400,
+        "no_images",
+        "expected at least one",
+    ),
+    "no JSON": ("/classify", b"{", JSON, 400, "malformed_json", "not JSON"),
+    "deep JSON": ("/classify", b"[" * 100_000, JSON, 400, "malformed_json", "not JSON"),
+    "other JSON": ("/classify", b"[1]", JSON, 400, "malformed_json", "list; expected"),
+    "unknown key": ("/classify", b'{"imagse": []}', JSON, 400, "malformed_json", "'imagse'"),
+    "extra key": ("/classify", b'{"image": "", "url": ""}', JSON, 400, "malformed_json", "'url'"),
+    "not text": ("/classify", b'{"images": [1]}', JSON, 400, "malformed_json", "expected"),
+    "no images": ("/classify", b'{"images": []}', JSON, 400, "no_images", "expected at least one"),
+    "bad base64": ("/classify", b'{"image": "?"}', JSON, 400, "invalid_base64", "'?'"),
+    "not ASCII": ("/classify", '{"image": "é"}'.encode(), JSON, 400, "invalid_base64", "'é'"),
+    "too many images": (
+        "/classify",
+        json.dumps({"images": [""] * 9}).encode(),
+        JSON,
+        413,
+        "too_many_images",
+        "9 images; at most 8",
+    ),
+    "top_k zero": ("/classify?top_k=0", RED, PNG, 400, "parameter_out_of_range", "top_k is '0'; expected .* 1 to 3"),
+    "top_k beyond": ("/classify?top_k=4", RED, PNG, 400, "parameter_out_of_range", "top_k is '4'"),
+    "top_k word": ("/classify?top_k=all", RED, PNG, 400, "parameter_out_of_range", "top_k is 'all'"),
+    "unknown parameter": ("/classify?topk=1", RED, PNG, 400, "unknown_parameter", "'topk'; expected top_k"),
+}
+
+
+@pytest.mark.parametrize(("url", "body", "headers", "status", "code", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_a_4xx_that_names_value_and_rule(client, url, body, headers, status, code, message):
+    response = client.post(url, content=body, headers=headers)
+    assert response.status_code == status
+    assert response.json().keys() == {"error"}
+    error = response.json()["error"]
+    assert error.keys() == {"code", "message", "request_id"}
+    assert error["code"] == code
+    assert re.search(message, error["message"])
+    assert response.headers["x-request-id"] == error["request_id"]
+
+
+def test_too_many_files_in_a_form_are_refused(client):
+    response = client.post("/classify", files=as_form(*[RED] * 9))
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "too_many_images")
+
+
+def test_a_body_without_length_is_bounded_too(client):
+    response = client.post("/classify", content=(b"\0" * 50_000 for _ in range(5)), headers=PNG)
+    assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.binary(max_size=300) | st.text(max_size=100).map(str.encode),
+    kind=st.sampled_from(["image/png", "application/json", "multipart/form-data; boundary=x", "text/plain", ""]),
+    query=st.text(max_size=20),
+)
+def test_no_body_type_or_query_makes_the_server_fail(client, body, kind, query):
+    response = client.post(
+        "/classify", params={"top_k": query} if query else {}, content=body, headers={"Content-Type": kind}
+    )
+    assert 400 <= response.status_code < 500
+    assert response.json()["error"]["code"]
+
+
+def test_the_clients_request_id_is_kept_when_it_is_a_plain_one(client):
+    response = client.post("/classify", content=RED, headers={**PNG, "X-Request-ID": "order-17.a_B"})
+    assert response.json()["request_id"] == response.headers["x-request-id"] == "order-17.a_B"
+    response = client.post("/classify", content=RED, headers={**PNG, "X-Request-ID": "a b" + "c" * 200})
+    assert len(response.json()["request_id"]) == 32
+
+
+def test_another_method_is_refused_in_the_same_shape(client):
+    response = client.get("/classify")
+    assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
+    assert "POST" in response.headers["allow"]
+
+
+def test_a_failure_of_the_server_shows_no_trace(client, server, monkeypatch):
+    monkeypatch.setattr(server.classifier, "_session", None)
+    response = client.post("/classify", content=RED, headers=PNG)
+    assert response.status_code == 500
+    assert response.json()["error"]["code"] == "internal"
+    assert "NoneType" not in response.text
+
+
+def samples(client):
+    text = client.get("/metrics").text
+    return {
+        (sample.name, *sorted(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_requests_images_errors_and_time(client, server):
+    before = samples(client)
+    client.post("/classify", files=as_form(RED, GREEN))
+    client.post("/classify", json=as_json(RED, b"garbage"))
+    client.post("/classify", content=b"", headers=PNG)
+    after = samples(client)
+
+    def grown(*key):
+        name, *labels = key
+        return after[(name, *sorted(labels))] - before.get((name, *sorted(labels)), 0)
+
+    assert grown("fsr_requests_total", "/classify", "200") == 2
+    assert grown("fsr_requests_total", "/classify", "400") == 1
+    assert grown("fsr_images_total") == 3
+    assert grown("fsr_errors_total", "unreadable_image") == 1
+    assert grown("fsr_errors_total", "empty_image") == 1
+    assert grown("fsr_request_duration_seconds_count", "/classify") == 3
+    assert grown("fsr_stage_duration_seconds_count", "inference") == 2
+    assert after["fsr_ready",] == 1
+    version = server.classifier.version
+    assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "cpu"]))] == 1
+
+
+def test_scanning_for_paths_leaves_no_trace_in_the_metrics(client):
+    before = len(samples(client))
+    for index in range(50):
+        client.get(f"/admin{index}.php")
+    assert len(samples(client)) == before

@@ -1,0 +1,137 @@
+"""From an encoded picture to pixels: right, bounded, and refused with a reason."""
+
+import contextlib
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from conftest import encoded
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fsr_serve.artifact import Preprocessing
+from fsr_serve.errors import RequestError
+from fsr_serve.preprocessing import decode, to_floats
+
+SIZE = Preprocessing(height=32, width=32)
+
+
+def pixels(file: bytes, preprocessing=SIZE, max_bytes=10**6, max_pixels=10**6):
+    return decode(file, preprocessing, max_bytes=max_bytes, max_pixels=max_pixels)
+
+
+def noise(width, height, mode="RGB"):
+    random = np.random.default_rng(0)
+    shape = (height, width) if mode == "L" else (height, width, len(mode))
+    return Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8), mode)
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_an_image_of_the_right_size_passes_unchanged(format):
+    image = noise(32, 32)
+    found = pixels(encoded(image, format, lossless=True))
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, np.asarray(image).transpose(2, 0, 1))
+
+
+def test_jpeg_passes_as_pillow_decodes_it():
+    file = encoded(noise(32, 32), "JPEG", quality=80)
+    assert np.array_equal(pixels(file), np.asarray(Image.open(io.BytesIO(file))).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 480), (33, 500), (5, 3), (1, 1), (32, 64)])
+def test_any_size_becomes_the_size_of_the_network(width, height):
+    assert pixels(encoded(noise(width, height))).shape == (3, 32, 32)
+
+
+def test_the_centre_is_kept_and_not_distorted():
+    image = Image.new("RGB", (96, 32), "black")
+    image.paste("white", (32, 0, 64, 32))
+    assert pixels(encoded(image)).min() == 255
+
+
+def test_shrinking_is_antialiased():
+    """A fine chequerboard becomes grey, not aliased black and white."""
+    board = (np.indices((256, 256)).sum(axis=0) % 2 * 255).astype(np.uint8)
+    found = pixels(encoded(Image.fromarray(board)))
+    assert np.abs(found.astype(int) - 127).max() <= 2
+
+
+def test_exif_orientation_is_applied():
+    image = Image.new("RGB", (32, 32), "black")
+    image.paste("white", (0, 0, 32, 16))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown turned a quarter clockwise
+    found = pixels(encoded(image, "PNG", exif=exif))
+    assert (found[:, :, 20:] > 200).all()
+    assert (found[:, :, :12] < 50).all()
+
+
+def test_what_transparency_hides_is_not_seen():
+    hidden = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+    assert pixels(encoded(hidden)).min() == 255
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_colour_mode_becomes_rgb(mode):
+    image = Image.new("RGB", (32, 32), (255, 255, 255)).convert(mode)
+    assert pixels(encoded(image, "JPEG" if mode == "CMYK" else "PNG")).min() >= 254
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped():
+    file = encoded(Image.fromarray(np.full((32, 32), 0x4000, dtype=np.uint16)))
+    assert np.unique(pixels(file)).tolist() == [0x40]
+
+
+def png_claiming(width, height):
+    """A PNG whose header claims any size, with a few bytes of data."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
+
+
+JPEG = encoded(noise(64, 64), "JPEG")
+
+REFUSED = {
+    "empty": (b"", 400, "empty_image", "0 bytes long"),
+    "garbage": (b"garbage" * 10, 400, "unreadable_image", "70 bytes are no image"),
+    "gif": (encoded(Image.new("RGB", (8, 8)), "GIF"), 400, "unreadable_image", "expected JPEG, PNG or WebP"),
+    "truncated": (JPEG[: len(JPEG) // 2], 400, "damaged_image", "JPEG image is truncated or damaged"),
+    "header only": (JPEG[:20], 400, "unreadable_image", "no image that can be read"),
+    "damaged": (png_claiming(64, 64), 400, "damaged_image", "PNG image is truncated or damaged"),
+    "too many bytes": (b"\xff" * (10**6 + 1), 413, "image_too_large", "1000001 bytes long; at most 1000000"),
+    "too many pixels": (png_claiming(2000, 1000), 413, "too_many_pixels", "2000x1000 pixels; at most 1000000"),
+    "bomb": (png_claiming(60_000, 60_000), 413, "too_many_pixels", "pixels; at most 1000000"),
+}
+
+
+@pytest.mark.parametrize(("file", "status", "code", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_bad_image_is_refused_with_value_and_rule(file, status, code, message):
+    with pytest.raises(RequestError, match=message) as refusal:
+        pixels(file)
+    assert (refusal.value.status, refusal.value.code) == (status, code)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([JPEG, encoded(noise(40, 30)), encoded(noise(40, 30), "WEBP")]), st.data())
+def test_damage_anywhere_gives_pixels_or_a_refusal_never_another_error(file, data):
+    content = bytearray(file)
+    for _ in range(data.draw(st.integers(1, 8))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with contextlib.suppress(RequestError):
+        assert pixels(bytes(content[: data.draw(st.integers(0, len(content)))])).shape == (3, 32, 32)
+
+
+def test_pixels_become_one_float_batch_in_zero_to_one():
+    batch = to_floats([np.full((3, 2, 2), value, np.uint8) for value in (0, 51, 255)])
+    assert batch.dtype == np.float32
+    assert batch.shape == (3, 3, 2, 2)
+    assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])

@@ -1,0 +1,179 @@
+"""A real `bentoml serve` and real clients."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import bentoml
+import httpx
+import pytest
+from conftest import CLASSES, picture
+
+ROOT = Path(__file__).parent.parent
+RED = picture("red")
+
+
+def environment(models, home, **settings):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("FSR_")}
+    plain.pop("PROMETHEUS_MULTIPROC_DIR", None)
+    return {**plain, "FSR_MODELS": str(models), "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "1", **settings}
+
+
+@contextmanager
+def serving(models, home, log, **settings):
+    """Base address of a server that is ready; its output goes to `log`."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment(models, home, **settings), stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 120
+        while not _is_ready(address):
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.1)
+        yield address
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+
+
+def _is_ready(address):
+    try:
+        return httpx.get(f"{address}/readyz").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def address(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    limits = {"FSR_MAX_BODY_BYTES": "1000000", "FSR_MAX_IMAGES": "8"}
+    with serving(models, folder / "home", folder / "log", **limits) as address:
+        yield address
+
+
+def curl(*arguments):
+    return subprocess.run(["curl", "-sS", "-m", "60", *arguments], capture_output=True, check=True).stdout
+
+
+def test_curl_sends_a_picture_and_gets_a_label(address, tmp_path):
+    (tmp_path / "photo.jpg").write_bytes(picture("red", (640, 480), "JPEG"))
+    answer = json.loads(
+        curl("--data-binary", f"@{tmp_path}/photo.jpg", "-H", "Content-Type: image/jpeg", f"{address}/classify")
+    )
+    assert answer["predictions"][0]["label"] in CLASSES
+
+
+def test_curl_sends_three_files_as_a_form(address, tmp_path):
+    (tmp_path / "a.png").write_bytes(RED)
+    files = [text for _ in range(3) for text in ("-F", f"image=@{tmp_path}/a.png")]
+    assert len(json.loads(curl(*files, f"{address}/classify"))["predictions"]) == 3
+
+
+def test_livez_readyz_and_metrics_answer(address):
+    for path in ("livez", "readyz", "metrics"):
+        assert httpx.get(f"{address}/{path}").status_code == 200
+    assert "fsr_ready 1.0" in httpx.get(f"{address}/metrics").text
+
+
+def test_bentomls_own_client_classifies(address):
+    with bentoml.SyncHTTPClient(address) as client:
+        found = client.classify(RED)
+    response = httpx.post(f"{address}/classify", content=RED, headers={"Content-Type": "image/png"})
+    assert found["predictions"] == response.json()["predictions"]
+
+
+def test_bentomls_own_client_is_told_why_an_image_is_refused(address):
+    with (
+        bentoml.SyncHTTPClient(address) as client,
+        pytest.raises(bentoml.exceptions.BentoMLException, match="no image"),
+    ):
+        client.classify(b"garbage")
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["with a length", "chunked"])
+def test_a_client_refused_while_sending_reads_its_413(address, announced):
+    """A client that sends everything before it reads must not find its connection reset."""
+    size = 20_000_000
+    head = "POST /classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+    head += f"Content-Length: {size}\r\n\r\n" if announced else "Transfer-Encoding: chunked\r\n\r\n"
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(head.encode())
+        block = b"\0" * 50_000
+        for _ in range(size // len(block)):
+            connection.sendall(block if announced else b"%x\r\n%b\r\n" % (len(block), block))
+        if not announced:
+            connection.sendall(b"0\r\n\r\n")
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"body_too_large" in answer
+
+
+def test_a_404_comes_from_the_router_and_leaves_no_series(address):
+    before = len(httpx.get(f"{address}/metrics").text.splitlines())
+    assert httpx.get(f"{address}/nothing/here").status_code == 404
+    assert len(httpx.get(f"{address}/metrics").text.splitlines()) == before
+
+
+def refused(models, tmp_path, **settings):
+    """Exit status and output of a server that does not start."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bentoml", "serve", "--port", "0"],
+        cwd=ROOT,
+        env=environment(models, tmp_path / "home", **settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.data", "manifest.json", "manifest.sha256"])
+def test_one_changed_byte_stops_the_server_naming_the_file(models, tmp_path, name):
+    copied = shutil.copytree(models, tmp_path / "models")
+    path = copied / "colours" / "1" / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    status, output = refused(copied, tmp_path)
+    assert status != 0
+    assert re.search(rf"fsr-serve cannot start: .*{name}", output)
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"FSR_MODEL": "cats"}, "FSR_MODEL is 'cats'"),
+        ({"FSR_MAX_IMAGES": "0"}, "FSR_MAX_IMAGES is '0'"),
+        ({"FSR_DEVISE": "cpu"}, "FSR_DEVISE: no such setting"),
+    ],
+)
+def test_a_wrong_setting_stops_the_server_with_the_reason(models, tmp_path, settings, message):
+    status, output = refused(models, tmp_path, **settings)
+    assert status != 0
+    assert message in output
+    assert "Traceback" not in output
+
+
+def test_a_missing_model_file_stops_the_server_naming_it(models, tmp_path):
+    copied = shutil.copytree(models, tmp_path / "models")
+    (copied / "colours" / "1" / "weights.data").unlink()
+    status, output = refused(copied, tmp_path)
+    assert status != 0
+    assert "weights.data cannot be read (No such file or directory)" in output
