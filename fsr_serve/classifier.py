@@ -33,6 +33,10 @@ class Classifier:
         self._one_at_a_time = threading.Lock()
 
     @property
+    def device(self) -> str:
+        return self._session.device
+
+    @property
     def classes(self) -> tuple[str, ...]:
         return self.version.manifest.classes
 

@@ -1,35 +1,30 @@
 """The BentoML service: the only file that imports bentoml."""
 
 import sys
-from http import HTTPStatus
 from typing import Any
 
 import bentoml
-from bentoml.exceptions import BentoMLException
 from prometheus_client import REGISTRY
 
 from fsr_serve.artifact import greatest_version, read_version
 from fsr_serve.errors import RequestError, StartupError
-from fsr_serve.http.app import create_app
+from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
 from fsr_serve.server import Server
 from fsr_serve.settings import load_settings
 
 
-@bentoml.asgi_app(create_app(lambda: bentoml.get_current_service().server))
 @bentoml.service(
     name="fsr-serve",
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
     tracing={"excluded_urls": "classify,livez,readyz,metrics"},
-    threads=4,
 )
 class FsrServe:
     """Classifies images with the greatest verified version of a model."""
 
-    @staticmethod
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Once, before any worker starts: refuse to serve what cannot be served."""
@@ -42,15 +37,21 @@ class FsrServe:
     def __init__(self) -> None:
         self.server = Server.start(load_settings(), REGISTRY)
 
-    def __is_ready__(self) -> bool:
-        return True  # an instance exists only once its model is verified and warmed
-
-    @bentoml.api(route="/bentoml/classify")  # type: ignore[untyped-decorator]
+    @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:
-        """Classify one encoded image; for BentoML's own clients. Everyone else: POST /classify."""
+        """Classify one image file.
+
+        Over HTTP `fsr_serve.http` answers this route too: it bounds what it reads and never answers bad input with
+        a 500, where BentoML's own parsing does. This method describes it to clients and serves calls in process.
+        """
         classifier = self.server.classifier
         stages = Stages(self.server.metrics)
         (result,) = classifier.classify([image], min(DEFAULT_TOP_K, len(classifier.classes)), stages)
         if isinstance(result, RequestError):
-            raise BentoMLException(result.message, error_code=HTTPStatus(result.status))
+            raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}
+
+
+FsrServe.add_asgi_middleware(  # type: ignore[attr-defined]
+    OwnRoutesFirst, own=create_app(lambda: bentoml.get_current_service().server)
+)

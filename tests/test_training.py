@@ -154,6 +154,7 @@ def test_damaged_weights_are_named(checkpoint, tmp_path, damage):
     ("given", "message"),
     [
         (["--data", "DATA", "--out", "OUT", "--held-out", "600"], "error: cannot hold out 600 of 600"),
+        (["--data", "DATA", "--out", "OUT", "--held-out", "500"], "error: 100 images are left to train on; expected"),
         (["--data", "DATA", "--out", "OUT", "--model", "alexnet"], "error: model is 'alexnet'; expected one of"),
         (["--data", "DATA", "--out", "OUT", "--epochs", "0"], "error: epochs is 0; expected 1 or more"),
         (["--data", "DATA", "--out", "OUT", "--epsilon", "8"], "error: epsilon is 8.0; expected above 0"),

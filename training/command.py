@@ -63,16 +63,25 @@ def run(arguments: Arguments) -> None:
     images = load_images(arguments.data, "train")
     config = folder.config() if arguments.resume else _config(arguments, images.classes, images.shape)
     data, validation = hold_out(images, config.recipe.held_out, config.seed)
+    if len(data) < config.recipe.batch_size:
+        raise DataError(
+            f"{len(data)} images are left to train on; expected at least one batch of {config.recipe.batch_size}"
+        )
     if not arguments.resume:
         folder.create(config)
     done = len(folder.history())
     per_epoch = len(data) // config.recipe.batch_size * config.recipe.batch_size
     with tqdm(total=config.recipe.epochs * per_epoch, initial=done * per_epoch, unit="img", smoothing=0.02) as bar:
 
-        def progress(images: int, means: Tensor) -> None:
+        def progress(epoch: int, images: int, means: Tensor) -> None:
             if bar.update(images):  # only when the bar is due, so that a GPU is seldom waited for
-                loss, *_, accuracy = means.tolist()
-                bar.set_postfix_str(f"loss {loss:.3f} adversarial accuracy {accuracy:.1%}", refresh=False)
+                loss, classification, separation, recalibration, accuracy = means.tolist()
+                bar.set_description(f"epoch {epoch}/{config.recipe.epochs}", refresh=False)
+                bar.set_postfix_str(
+                    f"loss {loss:.2f} (class {classification:.2f} sep {separation:.2f} rec {recalibration:.2f}) "
+                    f"accuracy {accuracy:.1%}",
+                    refresh=False,
+                )
 
         train(config, folder, data, validation, pick_device(), progress=progress)
     plot_history(folder.history(), arguments.out / "curves.png")

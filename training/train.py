@@ -20,8 +20,8 @@ from training.state import State
 OVERFITTING_GAP = 0.30
 """Catastrophic overfitting: training FGSM accuracy this far above validation PGD-10 accuracy."""
 
-Progress = Callable[[int, Tensor], None]
-"""Told after each step: the images in it, and the epoch's running means in the order of `METRICS`."""
+Progress = Callable[[int, int, Tensor], None]
+"""Told after each step: the epoch, the images in the step, and the epoch's running means of `METRICS`."""
 
 METRICS = ("loss", "classification_loss", "separation_loss", "recalibration_loss", "train_accuracy")
 
@@ -47,14 +47,17 @@ def train(
     torch.manual_seed(config.seed)
     state = State.create(config, device)
     done = state.restore(folder)
+    scale, scaled = 1.0, data
     for epoch in range(done + 1, recipe.epochs + 1):
         started = time.monotonic()
-        scaled = data.scaled(recipe.scale(epoch))
+        if recipe.scale(epoch) != scale:
+            scale = recipe.scale(epoch)
+            scaled = data.scaled(scale)
         metrics = train_epoch(state, scaled, recipe, epoch, device, progress)
         metrics |= validate(state.averaged, data, validation, recipe, device)
         metrics["epoch_seconds"] = time.monotonic() - started
         accuracy = metrics["validation_pgd10_accuracy"]
-        if recipe.scale(epoch) == 1 and accuracy > state.best:
+        if scale == 1 and accuracy > state.best:
             state.best = accuracy
             folder.save_weights("best", state.averaged.state_dict())
         folder.save_weights("last", state.averaged.state_dict())
@@ -91,7 +94,7 @@ def train_epoch(
 
         accuracy = (heads.logits.argmax(dim=1) == labels).float().mean()
         totals += torch.stack([*(loss.detach() for loss in losses), accuracy])
-        progress(len(labels), totals / (step + 1))
+        progress(epoch, len(labels), totals / (step + 1))
     return dict(zip(METRICS, (totals / steps).tolist(), strict=True))
 
 

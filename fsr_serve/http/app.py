@@ -2,8 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from time import perf_counter
 from uuid import uuid4
 
@@ -11,15 +10,18 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fsr_serve.errors import RequestError
-from fsr_serve.http.classify import classify
+from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse
 from fsr_serve.server import Server
 
 Handler = Callable[[Request], Awaitable[Response]]
+
+BENTOML_ROUTE = "/bentoml/classify"
 
 logger = logging.getLogger("fsr_serve")
 
@@ -27,21 +29,33 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def create_app(server: Callable[[], Server]) -> Starlette:
-    """The app of one worker. `server` is called once, when the app starts."""
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        app.state.server = server()
-        yield
-
-    return Starlette(
+    """The app of one worker; `server` gives what the worker holds, and is called for each request."""
+    app = Starlette(
         routes=[
             Route("/classify", _observed("/classify", classify), methods=["POST"]),
+            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file), methods=["POST"]),
+            Route("/livez", _live, methods=["GET"]),
+            Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error},
-        lifespan=lifespan,
     )
+    app.state.server = server
+    return app
+
+
+class OwnRoutesFirst:
+    """Hands every path that `own` has a route for to it, and the rest (BentoML's schema and pages) onwards."""
+
+    def __init__(self, app: ASGIApp, own: Starlette) -> None:
+        self._others = app
+        self._own = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        is_own = scope["type"] == "http" and any(
+            route.matches(scope)[0] is not Match.NONE for route in self._own.routes
+        )
+        await (self._own if is_own else self._others)(scope, receive, send)
 
 
 def _observed(route: str, handler: Handler) -> Handler:
@@ -49,34 +63,42 @@ def _observed(route: str, handler: Handler) -> Handler:
 
     async def endpoint(request: Request) -> Response:
         started = perf_counter()
-        metrics = request.app.state.server.metrics
+        request.state.server = server = request.app.state.server()
         request.state.request_id = _request_id(request)
         request.state.body_ended = False
         try:
             response = await handler(request)
         except RequestError as error:
-            metrics.errors.labels(error.code).inc()
-            response = _error(request, error)
+            response = _refusal(request, error)
         except Exception:
             logger.exception("request %s failed", request.state.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
-            metrics.errors.labels(failure.code).inc()
-            response = _error(request, failure)
+            response = _refusal(request, failure)
         response.headers["X-Request-ID"] = request.state.request_id
-        metrics.requests.labels(route, response.status_code).inc()
-        metrics.request_duration.labels(route).observe(perf_counter() - started)
+        server.metrics.requests.labels(route, response.status_code).inc()
+        server.metrics.request_duration.labels(route).observe(perf_counter() - started)
         return response
 
     return endpoint
 
 
-def _error(request: Request, error: RequestError) -> Response:
+def _refusal(request: Request, error: RequestError) -> Response:
+    request.state.server.metrics.errors.labels(error.code).inc()
     return ErrorResponse(error, request.state.request_id, body_ended=request.state.body_ended)
 
 
+async def _live(request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def _ready(request: Request) -> Response:
+    """A server exists only once its model is verified and warmed; until then no connection is accepted."""
+    classifier = request.app.state.server().classifier
+    return JSONResponse({"ready": True, "model": classifier.identity, "device": classifier.device})
+
+
 async def _metrics(request: Request) -> Response:
-    server: Server = request.app.state.server
-    return Response(server.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(request.app.state.server().metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

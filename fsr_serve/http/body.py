@@ -41,7 +41,10 @@ async def read_images(request: Request, settings: Settings) -> list[bytes | Requ
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body; `request.state.body_ended` says whether its end was seen. Raises RequestError as soon as more than `max_bytes` are announced or received."""
+    """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received.
+
+    `request.state.body_ended` says afterwards whether the end of the body was seen.
+    """
     announced = request.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(announced, max_bytes)

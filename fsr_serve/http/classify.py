@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fsr_serve.errors import RequestError
-from fsr_serve.http.body import read_images
+from fsr_serve.http.body import read_body, read_images
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Answer, Prediction, RefusedImage
 from fsr_serve.server import Server
@@ -15,20 +15,34 @@ DEFAULT_TOP_K = 5
 
 async def classify(request: Request) -> Response:
     """200 when at least one image is good; else the status and error of the first."""
-    server: Server = request.app.state.server
-    classifier = server.classifier
+    server: Server = request.state.server
     stages = Stages(server.metrics)
-    top_k = _top_k(request, len(classifier.classes))
+    top_k = _top_k(request, len(server.classifier.classes))
     with stages.time("read"):
         images = await read_images(request, server.settings)
-    results = await run_in_threadpool(classifier.classify, images, top_k, stages)
+    return await _answer(request, images, top_k, stages)
+
+
+async def classify_file(request: Request) -> Response:
+    """The body is one image file, whatever its Content-Type says: BentoML's clients call bytes text/plain."""
+    server: Server = request.state.server
+    stages = Stages(server.metrics)
+    top_k = _top_k(request, len(server.classifier.classes))
+    with stages.time("read"):
+        image = await read_body(request, server.settings.max_body_bytes)
+    return await _answer(request, [image], top_k, stages)
+
+
+async def _answer(request: Request, images: list[bytes | RequestError], top_k: int, stages: Stages) -> Response:
+    server: Server = request.state.server
+    results = await run_in_threadpool(server.classifier.classify, images, top_k, stages)
     errors = [result for result in results if isinstance(result, RequestError)]
     if len(errors) == len(results):
         raise errors[0]
     for error in errors:
         server.metrics.errors.labels(error.code).inc()
     answer: Answer = {
-        "model": classifier.identity,
+        "model": server.classifier.identity,
         "request_id": request.state.request_id,
         "predictions": [_entry(result) for result in results],
         "seconds": stages.seconds,
