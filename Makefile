@@ -1,8 +1,9 @@
 # Two commands do everything on a fresh machine: make serve, make test.
 PYTHON ?= python3
 VENV ?= .venv
-HOST ?= 127.0.0.1
-PORT ?= 3000
+# not ?=: some shells export HOST as the name of the machine
+HOST := 127.0.0.1
+PORT := 3000
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 

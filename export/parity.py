@@ -54,7 +54,7 @@ def compare(model: nn.Module, folder: Path, images: Tensor, labels: Tensor) -> P
                 largest = max(largest, float(np.abs(expected).max()))
                 flags.append(found.argmax(axis=1) == truth.numpy())
     tolerance = max(TOLERANCE, ROUNDING * largest)
-    if not difference <= tolerance:
+    if not (np.isfinite(difference) and difference <= tolerance):
         raise ParityError(
             f"the exported logits differ from torch's by up to {difference:.1e} over {len(images)} images, clean and "
             f"perturbed; at most {tolerance:.0e} is accepted, so nothing was written"

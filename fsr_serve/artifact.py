@@ -25,6 +25,10 @@ IMAGES = "images"
 LOGITS = "logits"
 
 
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+"""Of a file in the version's own folder."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,7 +66,7 @@ class Manifest(_Frozen):
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
     tensors: dict[str, Tensors]
-    files: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    files: dict[FileName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     training: dict[str, JsonValue]
     """Method, data, recipe, seed and weights (best or last) it was trained with."""
     accuracies: tuple[Accuracy, ...]
@@ -96,16 +100,20 @@ def greatest_version(models: Path, name: str | None) -> Path:
             f"FSR_MODELS is {str(models)!r}; expected a folder of models. "
             "Make one with: python -m export runs/x models/x/1"
         )
-    names = sorted(folder.name for folder in models.iterdir() if folder.is_dir())
+    names = sorted(folder.name for folder in models.iterdir() if _versions(folder))
     if name is None and len(names) == 1:
         (name,) = names
     if name not in names:
         fix = "name one with FSR_MODEL" if name is None else "expected one of these"
         raise ArtifactError(f"FSR_MODEL is {name!r}; {models} holds {', '.join(names) or 'no model'}: {fix}")
-    versions = [folder for folder in (models / name).iterdir() if folder.is_dir() and folder.name.isdecimal()]
-    if not versions:
-        raise ArtifactError(f"{models / name} holds no version; expected folders named 1, 2, 3, ...")
-    return max(versions, key=lambda folder: int(folder.name))
+    return max(_versions(models / name), key=lambda folder: int(folder.name))
+
+
+def _versions(model: Path) -> list[Path]:
+    """The folders named 1, 2, 3, ... in a model's folder; hidden folders hold no models."""
+    if model.name.startswith(".") or not model.is_dir():
+        return []
+    return [folder for folder in model.iterdir() if folder.name.isdecimal() and folder.is_dir()]
 
 
 def read_version(path: Path) -> ModelVersion:
@@ -121,9 +129,11 @@ def read_version(path: Path) -> ModelVersion:
         manifest = Manifest.model_validate_json(manifest_bytes)
     except ValidationError as error:
         raise ArtifactError(f"{path / MANIFEST_FILE} is not a manifest of format 1: {error}") from error
-    present = {str(file.relative_to(path)) for file in path.rglob("*") if not file.is_dir()}
-    for name in sorted(present - manifest.files.keys() - {MANIFEST_FILE, DIGEST_FILE}):
-        raise ArtifactError(f"{path / name} is not in the manifest; expected only files that it lists. Remove it")
+    for file in sorted(path.iterdir()):
+        if file.name not in {*manifest.files, MANIFEST_FILE, DIGEST_FILE}:
+            raise ArtifactError(f"{file} is not in the manifest; expected only files that it lists. Remove it")
+        if file.is_symlink() or not file.is_file():
+            raise ArtifactError(f"{file} is no plain file; expected the file itself, not a link or a folder")
     for name, expected in manifest.files.items():
         found = file_sha256(path / name)
         if found != expected:
@@ -131,7 +141,7 @@ def read_version(path: Path) -> ModelVersion:
                 f"{path / name} has SHA-256 {found}; the manifest says {expected}: the file was altered. "
                 "Restore the version from where it came"
             )
-    return ModelVersion(path.resolve().parent.name, int(path.name), path, manifest, digest)
+    return ModelVersion(path.absolute().parent.name, int(path.name), path, manifest, digest)
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
-from fsr_serve.preprocessing import Pixels, decode, to_floats
+from fsr_serve.preprocessing import PixelBudget, Pixels, decode, to_floats
 from fsr_serve.schemas import ClassProbability, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
@@ -44,7 +44,10 @@ class Classifier:
         """Run the session once per batch size. Raises ArtifactError when its logits are not (n, classes) and finite."""
         size = self.version.manifest.preprocessing
         for count in WARM_BATCHES:
-            logits = self._logits(np.zeros((count, 3, size.height, size.width), np.float32))
+            try:
+                logits = self._logits(np.zeros((count, 3, size.height, size.width), np.float32))
+            except Exception as error:  # onnxruntime raises its own kinds, none of them public
+                raise ArtifactError(f"{self.version.path} cannot run a warm-up batch: {error}") from error
             if logits.shape != (count, len(self.classes)) or not np.isfinite(logits).all():
                 raise ArtifactError(
                     f"{self.version.path} answers a warm-up batch with logits of shape {logits.shape}; expected finite "
@@ -56,7 +59,8 @@ class Classifier:
     ) -> list[Prediction | RequestError]:
         """One result per image, in order; an image that cannot be read becomes the error that says why."""
         with stages.time("decode"):
-            decoded = [self._decode(image) for image in encoded]
+            budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
+            decoded = [self._decode(image, budget) for image in encoded]
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:
             return [image for image in decoded if isinstance(image, RequestError)]
@@ -66,7 +70,7 @@ class Classifier:
         predictions = iter(self._predictions(logits, top_k))
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
-    def _decode(self, encoded: bytes | RequestError) -> Pixels | RequestError:
+    def _decode(self, encoded: bytes | RequestError, budget: PixelBudget) -> Pixels | RequestError:
         if isinstance(encoded, RequestError):
             return encoded
         try:
@@ -74,7 +78,7 @@ class Classifier:
                 encoded,
                 self.version.manifest.preprocessing,
                 max_bytes=self._settings.max_image_bytes,
-                max_pixels=self._settings.max_image_pixels,
+                budget=budget,
             )
         except RequestError as error:
             return error

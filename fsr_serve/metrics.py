@@ -36,7 +36,6 @@ class Metrics:
             multiprocess_mode="livemax",
             registry=registry,
         )
-        self.ready = Gauge("fsr_ready", "Workers that are ready.", multiprocess_mode="livesum", registry=registry)
 
     def render(self) -> bytes:
         """The text exposition; of all worker processes together where PROMETHEUS_MULTIPROC_DIR is set."""

@@ -1,21 +1,57 @@
 """Encoded pictures -> pixels of the size that the network takes. Everything is bounded before memory is spent."""
 
 import io
-import warnings
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 
+JPEG_SCANS = 200
+"""More scans than any camera or encoder writes: each costs a pass over the whole image."""
+
+START_OF_SCAN = b"\xff\xda"
+
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What an EXIF orientation asks for."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
-def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, max_pixels: int) -> Pixels:
+@dataclass
+class PixelBudget:
+    """Pixels that may be decoded: at most `per_image` at once and `left` in the rest of the request."""
+
+    per_image: int
+    left: int
+
+    def spend(self, image: Image.Image) -> None:
+        """Take the image's pixels off the budget. Raises RequestError when they are more than it allows."""
+        allowed = min(self.per_image, self.left)
+        if image.width * image.height > allowed:
+            limit = "in one image" if self.per_image <= self.left else "in what is left to this request"
+            raise RequestError(
+                413,
+                "too_many_pixels",
+                f"the image has {image.width}x{image.height} pixels; at most {allowed} are accepted {limit}",
+            )
+        self.left -= image.width * image.height
+
+
+def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budget: PixelBudget) -> Pixels:
     """One JPEG, PNG or WebP file -> RGB uint8 (3, height, width).
 
     The format is told by content. EXIF orientation is applied, transparency is laid over white, of an animation
@@ -27,28 +63,18 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, max_
         raise RequestError(
             413, "image_too_large", f"the image is {len(encoded)} bytes long; at most {max_bytes} are accepted"
         )
+    image = _open(encoded)
+    budget.spend(image)
+    if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
+        raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(encoded), formats=FORMATS)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise _too_many_pixels("more", max_pixels) from error
-    except Exception as error:  # decoders raise many kinds on garbage
-        raise RequestError(
-            400,
-            "unreadable_image",
-            f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
-        ) from error
-    if image.width * image.height > max_pixels:
-        raise _too_many_pixels(f"{image.width}x{image.height}", max_pixels)
-    try:
-        image.load()
-        rgb = _to_rgb(ImageOps.exif_transpose(image))
+        return np.asarray(_to_rgb(_fit(_upright(image), preprocessing))).transpose(2, 0, 1)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise many kinds on damage
         raise RequestError(
             400, "damaged_image", f"the {image.format} image is truncated or damaged: {error}"
         ) from error
-    return np.asarray(_fit(rgb, preprocessing)).transpose(2, 0, 1)
 
 
 def to_floats(pixels: list[Pixels]) -> npt.NDArray[np.float32]:
@@ -56,11 +82,41 @@ def to_floats(pixels: list[Pixels]) -> npt.NDArray[np.float32]:
     return np.stack(pixels).astype(np.float32) / np.float32(255)
 
 
+def _open(encoded: bytes) -> Image.Image:
+    """Read the header only."""
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise RequestError(413, "too_many_pixels", f"the image is too large: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise many kinds on garbage
+        raise RequestError(
+            400,
+            "unreadable_image",
+            f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
+        ) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # a broken note about the picture does not make the picture unreadable
+        orientation = None
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
 def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Cut the largest centred part of the wanted aspect ratio and resize it, with antialiasing, in one step."""
     size = (preprocessing.width, preprocessing.height)
+    image.load()
+    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.size == size:
         return image
+    blendable = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"
+    if image.mode != blendable:
+        image = image.convert(blendable)
     scale = min(image.width / size[0], image.height / size[1])
     width, height = size[0] * scale, size[1] * scale
     left, top = (image.width - width) / 2, (image.height - height) / 2
@@ -68,15 +124,7 @@ def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
-
-
-def _too_many_pixels(found: str, max_pixels: int) -> RequestError:
-    return RequestError(
-        413, "too_many_pixels", f"the image has {found} pixels; at most {max_pixels} in all are accepted"
-    )

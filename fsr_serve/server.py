@@ -1,14 +1,19 @@
-"""Everything one worker holds: settings, metrics and a warmed classifier. Starting it is the only side effect."""
+"""Everything one worker holds: settings, metrics and a warmed classifier.
 
+`python -m fsr_serve.server` starts one and ends, saying what is wrong where it cannot.
+"""
+
+import sys
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
 from fsr_serve.artifact import MODEL_FILE, greatest_version, read_version
 from fsr_serve.classifier import Classifier
+from fsr_serve.errors import StartupError
 from fsr_serve.metrics import Metrics
 from fsr_serve.session import OnnxModel
-from fsr_serve.settings import Settings
+from fsr_serve.settings import Settings, load_settings
 
 
 @dataclass(frozen=True)
@@ -28,5 +33,15 @@ class Server:
         classifier = Classifier(version, session, settings, metrics)
         classifier.warm()
         metrics.model_info.labels(version.name, str(version.version), version.sha256, session.device).set(1)
-        metrics.ready.set(1)
         return cls(settings, metrics, classifier)
+
+
+def main() -> None:
+    try:
+        Server.start(load_settings(), CollectorRegistry())
+    except StartupError as error:
+        sys.exit(f"fsr-serve cannot start: {error}")
+
+
+if __name__ == "__main__":
+    main()

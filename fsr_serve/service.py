@@ -1,13 +1,13 @@
 """The BentoML service: the only file that imports bentoml."""
 
+import subprocess
 import sys
 from typing import Any
 
 import bentoml
 from prometheus_client import REGISTRY
 
-from fsr_serve.artifact import greatest_version, read_version
-from fsr_serve.errors import RequestError, StartupError
+from fsr_serve.errors import RequestError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
@@ -20,6 +20,7 @@ from fsr_serve.settings import load_settings
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
+    traffic={"timeout": 60},
     tracing={"excluded_urls": "classify,livez,readyz,metrics"},
 )
 class FsrServe:
@@ -27,12 +28,10 @@ class FsrServe:
 
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
-        """Once, before any worker starts: refuse to serve what cannot be served."""
-        try:
-            settings = load_settings()
-            read_version(greatest_version(settings.models, settings.model))
-        except StartupError as error:
-            sys.exit(f"fsr-serve cannot start: {error}")
+        """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
+        trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], check=False)
+        if trial.returncode != 0:
+            sys.exit(trial.returncode)
 
     def __init__(self) -> None:
         self.server = Server.start(load_settings(), REGISTRY)

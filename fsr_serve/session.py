@@ -1,6 +1,7 @@
 """onnxruntime behind one method."""
 
 import ctypes
+import logging
 import sys
 from pathlib import Path
 from typing import Literal, Protocol
@@ -11,6 +12,8 @@ import onnxruntime
 
 from fsr_serve.artifact import IMAGES, LOGITS
 from fsr_serve.errors import ArtifactError, DeviceError
+
+logger = logging.getLogger("fsr_serve")
 
 Floats = npt.NDArray[np.float32]
 
@@ -41,20 +44,22 @@ class OnnxModel:
         options.log_severity_level = 3
         providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
         if wants_cuda:
-            if hasattr(onnxruntime, "preload_dlls"):
-                onnxruntime.preload_dlls()
+            onnxruntime.preload_dlls()
             # TF32 would move logits by more than the parity that export promises
             providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # onnxruntime raises its own kinds, none of them public
             raise ArtifactError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+        self._session.disable_fallback()
         self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
-        if wants_cuda and self.device != "cuda":
+        if self.device == "cpu" and device == "cuda":
             raise DeviceError(
-                f"FSR_DEVICE is {device!r} but onnxruntime could not start CUDA and would run on the CPU. "
+                "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "
                 "Install the cuda extra, or set FSR_DEVICE=cpu"
             )
+        if self.device == "cpu" and wants_cuda:
+            logger.warning("there is a CUDA driver but onnxruntime could not start CUDA; running on the CPU")
 
     def logits(self, images: Floats) -> Floats:
         (logits,) = self._session.run([LOGITS], {IMAGES: images})

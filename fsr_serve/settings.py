@@ -1,7 +1,7 @@
 """Settings of the server: FSR_* environment variables, read once and passed on."""
 
 import os
-from collections.abc import Mapping
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +11,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from fsr_serve.errors import SettingsError
 
 PREFIX = "FSR_"
+
+PILLOW_PIXELS = 178_956_970
+"""Pillow refuses images of more pixels whatever we say."""
+
+# Kubernetes puts these into every pod that can see a service named fsr or fsr-...
+_OF_KUBERNETES = re.compile(r"FSR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
 
 
 class Settings(BaseSettings):
@@ -23,29 +29,26 @@ class Settings(BaseSettings):
     model: str | None = None
     """Name of the model to serve; may be left out where the folder holds just one."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto takes CUDA where its driver loads, else the CPU; cuda refuses to start without it."""
+    """auto takes CUDA where it starts, else the CPU; cuda refuses to start without it."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one inference; all cores by default."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
-    max_image_pixels: int = Field(default=32_000_000, ge=1)
+    max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)
+    max_request_pixels: int = Field(default=256_000_000, ge=1)
+    """Pixels of all images of one request together."""
     max_images: int = Field(default=64, ge=1)
     """Images in one request."""
 
 
-def load_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+def load_settings() -> Settings:
     """Read the settings. Raises SettingsError for an FSR_* variable that is none, or a value out of range."""
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in known)
-    if unknown:
+    given = {name for name in os.environ if name.startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(name)}
+    if unknown := sorted(given - known):
         raise SettingsError(f"{', '.join(unknown)}: no such setting; expected one of {', '.join(sorted(known))}")
-    values = {
-        name: environment[PREFIX + name.upper()]
-        for name in Settings.model_fields
-        if PREFIX + name.upper() in environment
-    }
     try:
-        return Settings(**values)  # type: ignore[arg-type]
+        return Settings()
     except ValidationError as error:
         raise SettingsError(
             "; ".join(

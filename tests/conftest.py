@@ -59,6 +59,12 @@ def models(checkpoint, tmp_path_factory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _no_settings_of_the_shell():
+    for name in [name for name in os.environ if name.startswith("FSR_")]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def settings(models) -> Settings:
     return Settings(
@@ -96,7 +102,3 @@ def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
 def picture(colour: str = "red", size: tuple[int, int] = (SIDE, SIDE), format: str = "PNG") -> bytes:
     """A one-coloured image file."""
     return encoded(Image.new("RGB", size, colour), format)
-
-
-# The tests run on whatever cores there are; onnxruntime and torch fighting over them is slower than taking turns.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

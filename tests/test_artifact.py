@@ -1,6 +1,9 @@
 """A model version is served as it was approved, or not at all."""
 
+import hashlib
+import json
 import shutil
+import subprocess
 
 import pytest
 
@@ -51,8 +54,6 @@ def test_a_file_that_the_manifest_does_not_list_is_refused(version):
 
 
 def test_the_digest_file_is_one_that_sha256sum_reads(version):
-    import subprocess
-
     done = subprocess.run(
         ["sha256sum", "-c", "manifest.sha256"], cwd=version, capture_output=True, text=True, check=True
     )
@@ -79,5 +80,35 @@ def test_a_folder_without_models_says_how_to_make_one(tmp_path):
     with pytest.raises(ArtifactError, match="Make one with: python -m export runs/x models/x/1"):
         greatest_version(tmp_path / "none", None)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ArtifactError, match="holds no version; expected folders named 1, 2, 3"):
+    with pytest.raises(ArtifactError, match="holds no model"):
         greatest_version(tmp_path, "empty")
+
+
+def test_folders_without_a_version_are_no_models(tmp_path):
+    for name in ("colours/1", "lost+found", ".cache/1"):
+        (tmp_path / name).mkdir(parents=True)
+    assert greatest_version(tmp_path, None) == tmp_path / "colours" / "1"
+
+
+def test_a_link_in_place_of_a_file_is_refused(version, tmp_path):
+    (version / "weights.data").rename(tmp_path / "elsewhere")
+    (version / "weights.data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"weights.data is no plain file"):
+        read_version(version)
+
+
+def test_a_manifest_cannot_name_files_elsewhere(version):
+    manifest = json.loads((version / "manifest.json").read_text())
+    manifest["files"]["../../secret"] = "0" * 64
+    content = json.dumps(manifest).encode()
+    (version / "manifest.json").write_bytes(content)
+    (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
+    with pytest.raises(ArtifactError, match=r"is not a manifest of format 1(.|\n)*../../secret"):
+        read_version(version)
+
+
+def test_a_version_behind_a_link_keeps_the_name_it_is_served_under(models, tmp_path):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "7").symlink_to(models / "colours" / "1")
+    found = read_version(tmp_path / "served" / "7")
+    assert (found.name, found.version) == ("served", 7)

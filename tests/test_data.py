@@ -69,6 +69,14 @@ def test_a_single_class_is_refused(tmp_path):
         load_images(str(tmp_path), "train")
 
 
+def test_images_without_a_label_are_refused(tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"img": [Image.new("RGB", (8, 8))] * 3, "label": [0, -1, None]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match="2 of 3 images of .*, split 'train', have no label"):
+        load_images(str(tmp_path), "train")
+
+
 def test_a_missing_split_and_a_wrong_path_are_named(tiny_data, tmp_path):
     with pytest.raises(DataError, match="has no split 'validation'; it has train, test"):
         load_images(str(tiny_data), "validation")

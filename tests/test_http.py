@@ -1,5 +1,6 @@
 """POST /classify and /metrics, through an HTTP client of the app."""
 
+import asyncio
 import base64
 import json
 import re
@@ -11,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from fsr_serve.preprocessing import decode, to_floats
+from fsr_serve.http.app import create_app
+from fsr_serve.preprocessing import PixelBudget, decode, to_floats
 
 RED, GREEN, BLUE = (picture(colour) for colour in ("red", "green", "blue"))
 PNG = {"Content-Type": "image/png"}
@@ -28,7 +30,7 @@ def as_form(*images):
 def test_the_answer_is_what_the_session_computes(client, server):
     answer = client.post("/classify", content=RED, headers=PNG).json()
     manifest = server.classifier.version.manifest
-    pixels = decode(RED, manifest.preprocessing, max_bytes=10**6, max_pixels=10**6)
+    pixels = decode(RED, manifest.preprocessing, max_bytes=10**6, budget=PixelBudget(10**6, 10**6))
     logits = server.classifier._session.logits(to_floats([pixels]))[0].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum()
     (prediction,) = answer["predictions"]
@@ -145,6 +147,22 @@ BAD = {
         "malformed_multipart",
         "cannot be read",
     ),
+    "form cut after a false end": (
+        "/classify",
+        b'--x\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nab--x--cd',
+        FORM,
+        400,
+        "malformed_multipart",
+        "closing boundary is missing",
+    ),
+    "form of a strange charset": (
+        "/classify",
+        b"--x--",
+        {"Content-Type": "multipart/form-data; boundary=x; charset=punycode"},
+        400,
+        "malformed_multipart",
+        "charset is not utf-8",
+    ),
     "form without files": (
         "/classify",
         b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\nab\r\n--x--\r\n',
@@ -170,8 +188,17 @@ BAD = {
         "too_many_images",
         "9 images; at most 8",
     ),
-    "top_k zero": ("/classify?top_k=0", RED, PNG, 400, "parameter_out_of_range", "top_k is '0'; expected .* 1 to 3"),
+    "top_k zero": (
+        "/classify?top_k=0",
+        RED,
+        PNG,
+        400,
+        "parameter_out_of_range",
+        "top_k is '0'; expected one whole number from 1 to 3",
+    ),
     "top_k beyond": ("/classify?top_k=4", RED, PNG, 400, "parameter_out_of_range", "top_k is '4'"),
+    "top_k with zeros": ("/classify?top_k=0000000001", RED, PNG, 400, "parameter_out_of_range", "0000000001"),
+    "top_k twice": ("/classify?top_k=1&top_k=2", RED, PNG, 400, "parameter_out_of_range", "'1' and '2'"),
     "top_k word": ("/classify?top_k=all", RED, PNG, 400, "parameter_out_of_range", "top_k is 'all'"),
     "unknown parameter": ("/classify?topk=1", RED, PNG, 400, "unknown_parameter", "'topk'; expected top_k"),
 }
@@ -261,7 +288,6 @@ def test_metrics_count_requests_images_errors_and_time(client, server):
     assert grown("fsr_errors_total", "empty_image") == 1
     assert grown("fsr_request_duration_seconds_count", "/classify") == 3
     assert grown("fsr_stage_duration_seconds_count", "inference") == 2
-    assert after["fsr_ready",] == 1
     version = server.classifier.version
     assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "cpu"]))] == 1
 
@@ -271,3 +297,27 @@ def test_scanning_for_paths_leaves_no_trace_in_the_metrics(client):
     for index in range(50):
         client.get(f"/admin{index}.php")
     assert len(samples(client)) == before
+
+
+def test_a_body_that_does_not_come_is_given_up(server, monkeypatch):
+    monkeypatch.setattr("fsr_serve.http.body.READ_SECONDS", 0.05)
+    sent = []
+
+    async def receive():
+        await asyncio.sleep(10 if sent else 0.2)
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+        if not message.get("more_body", True):
+            raise AssertionError("the connection was closed while the client could still read")
+
+    async def request():
+        scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "http_version": "1.1"}
+        scope["headers"] = [(b"content-type", b"image/png"), (b"content-length", b"1000")]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(create_app(lambda: server)(scope, receive, send), 1)
+
+    asyncio.run(request())
+    assert sent[0]["status"] == 408
+    assert json.loads(sent[1]["body"])["error"]["code"] == "body_too_slow"

@@ -3,10 +3,10 @@
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.models import BACKBONES, FSR, Separation, create_model, insert_fsr
+from training.objectives import adversarial_training
 
 # Table 7 of the paper: parameters in millions, FLOPs in billions on one 32x32 image
 TABLE_7 = {
@@ -32,9 +32,7 @@ def test_parameters_and_flops_are_those_of_table_7(name, fsr):
 def test_every_parameter_receives_a_gradient(name, fsr, batch):
     images, labels = batch
     model = create_model(name, fsr=fsr, width=4).train()
-    heads = model.heads(images)
-    loss = sum(F.cross_entropy(logits, labels) for logits in (heads.logits, *(x for head in heads.fsr for x in head)))
-    loss.backward()
+    adversarial_training(model.heads(images), labels, lambda_sep=1.0, lambda_rec=1.0).total.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 
@@ -75,11 +73,13 @@ def test_eval_mask_equals_eq_2_with_both_noises_fixed(tau):
 
 
 @pytest.mark.parametrize("noise", [(0.3, -1.2), (2.0, 0.1)])
-def test_mask_with_given_noise_equals_eq_2(noise):
-    """sigmoid((r + logistic) / tau) where logistic = g1 - g2."""
+def test_training_mask_with_given_noise_equals_eq_2(monkeypatch, noise):
+    """One logistic draw does what two Gumbel draws do: it stands for their difference."""
     g1, g2 = noise
+    monkeypatch.setattr("training.models.fsr.logistic_like", lambda scores: g1 - g2)
     r = torch.linspace(-3, 3, 301, dtype=torch.double)
-    torch.testing.assert_close(torch.sigmoid((r + (g1 - g2)) / 0.1), eq_2(r, g1, g2, 0.1), atol=1e-9, rtol=0)
+    negative_mask = separation_without_net(0.1).train()(r)
+    torch.testing.assert_close(1 - negative_mask, eq_2(r, g1, g2, 0.1), atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("r", [-1.0, 0.0, 0.7])
@@ -93,9 +93,10 @@ def test_training_mask_is_distributed_as_eq_2(r):
     assert ks_2samp(ours.numpy(), eq_2(scores, g1, g2, 1.0).numpy()).pvalue > 0.01
 
 
-def test_training_mask_is_finite_in_half_precision():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_training_mask_is_finite_in_half_precision(dtype):
     torch.manual_seed(0)
-    scores = torch.randn(1_000_000, dtype=torch.bfloat16, requires_grad=True)
+    scores = torch.randn(1_000_000, dtype=dtype, requires_grad=True)
     mask = separation_without_net(0.1).train()(scores)
     mask.sum().backward()
     assert mask.isfinite().all()
@@ -151,10 +152,19 @@ def test_fsr_plugs_into_a_foreign_network_at_several_places():
     assert model.network.stem[1].recalibration[0].weight.grad.abs().sum() > 0
 
 
+def test_fsr_leaves_frozen_parts_of_a_network_frozen():
+    network = ForeignNet().train()
+    network.body["first"].eval()
+    insert_fsr(network, after=["body.second"], num_classes=7)
+    assert not network.body["first"].training
+    assert network.stem.training
+
+
 @pytest.mark.parametrize(
     ("after", "message"),
     [
         (["bodyy"], "after has 'bodyy'; expected names of submodules, such as 'stem', 'body', 'head'"),
+        (["stem", "stem"], r"after is \['stem', 'stem'\]; expected each name once"),
         (["head"], r"submodule 'head' yields \(1, 7\); FSR needs features of shape \(n, c, h, w\)"),
     ],
 )

@@ -10,17 +10,17 @@ import pytest
 from conftest import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
-from fsr_serve.preprocessing import decode, to_floats
+from fsr_serve.preprocessing import PixelBudget, decode, to_floats
 
 SIZE = Preprocessing(height=32, width=32)
 
 
 def pixels(file: bytes, preprocessing=SIZE, max_bytes=10**6, max_pixels=10**6):
-    return decode(file, preprocessing, max_bytes=max_bytes, max_pixels=max_pixels)
+    return decode(file, preprocessing, max_bytes=max_bytes, budget=PixelBudget(max_pixels, max_pixels))
 
 
 def noise(width, height, mode="RGB"):
@@ -70,9 +70,42 @@ def test_exif_orientation_is_applied():
     assert (found[:, :, :12] < 50).all()
 
 
-def test_what_transparency_hides_is_not_seen():
-    hidden = Image.new("RGBA", (32, 32), (255, 0, 0, 0))
+def test_a_broken_exif_note_does_not_spoil_a_good_picture():
+    good = encoded(noise(32, 32), "JPEG")
+    note = b"Exif\0\0garbage!"
+    marked = good[:2] + b"\xff\xe1" + struct.pack(">H", len(note) + 2) + note + good[2:]
+    assert np.array_equal(pixels(marked), pixels(good))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_does(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encoded(noise(32, 32), "PNG", exif=exif)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(file))))
+    assert np.array_equal(pixels(file), expected.transpose(2, 0, 1))
+
+
+def test_a_request_has_one_pixel_budget_for_all_its_images():
+    budget = PixelBudget(per_image=1024, left=2047)
+    file = encoded(noise(32, 32))
+    decode(file, SIZE, max_bytes=10**6, budget=budget)
+    with pytest.raises(RequestError, match="32x32 pixels; at most 1023 are accepted in what is left to this request"):
+        decode(file, SIZE, max_bytes=10**6, budget=budget)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused():
+    file = encoded(noise(32, 32), "JPEG")
+    scans = file[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * 300 + file[-2:]
+    with pytest.raises(RequestError, match="more than 200 scans"):
+        pixels(scans)
+
+
+@pytest.mark.parametrize("size", [32, 100])
+def test_what_transparency_hides_is_not_seen(size):
+    hidden = Image.new("RGBA", (size, size), (255, 0, 0, 0))
     assert pixels(encoded(hidden)).min() == 255
+    assert pixels(encoded(Image.new("RGB", (size, size), "red"), transparency=(255, 0, 0))).min() == 255
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
@@ -108,8 +141,13 @@ REFUSED = {
     "header only": (JPEG[:20], 400, "unreadable_image", "no image that can be read"),
     "damaged": (png_claiming(64, 64), 400, "damaged_image", "PNG image is truncated or damaged"),
     "too many bytes": (b"\xff" * (10**6 + 1), 413, "image_too_large", "1000001 bytes long; at most 1000000"),
-    "too many pixels": (png_claiming(2000, 1000), 413, "too_many_pixels", "2000x1000 pixels; at most 1000000"),
-    "bomb": (png_claiming(60_000, 60_000), 413, "too_many_pixels", "pixels; at most 1000000"),
+    "too many pixels": (
+        png_claiming(2000, 1000),
+        413,
+        "too_many_pixels",
+        "2000x1000 pixels; at most 1000000 are accepted in one image",
+    ),
+    "bomb": (png_claiming(60_000, 60_000), 413, "too_many_pixels", "too large"),
 }
 
 

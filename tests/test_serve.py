@@ -17,6 +17,8 @@ import httpx
 import pytest
 from conftest import CLASSES, picture
 
+from fsr_serve.session import has_cuda_driver
+
 ROOT = Path(__file__).parent.parent
 RED = picture("red")
 
@@ -86,7 +88,7 @@ def test_curl_sends_three_files_as_a_form(address, tmp_path):
 def test_livez_readyz_and_metrics_answer(address):
     for path in ("livez", "readyz", "metrics"):
         assert httpx.get(f"{address}/{path}").status_code == 200
-    assert "fsr_ready 1.0" in httpx.get(f"{address}/metrics").text
+    assert 'model="colours"' in httpx.get(f"{address}/metrics").text
 
 
 def test_bentomls_own_client_classifies(address):
@@ -119,8 +121,17 @@ def test_a_client_refused_while_sending_reads_its_413(address, announced):
         if not announced:
             connection.sendall(b"0\r\n\r\n")
         answer = connection.recv(65536)
+        connection.settimeout(10)
+        assert connection.recv(65536) == b"", "the connection is closed, not kept for more"
     assert answer.startswith(b"HTTP/1.1 413 ")
     assert b"body_too_large" in answer
+
+
+def test_the_api_can_be_called_in_process(models, monkeypatch):
+    monkeypatch.setenv("FSR_MODELS", str(models))
+    from fsr_serve.service import FsrServe
+
+    assert FsrServe().classify(RED)["predictions"][0]["label"] in CLASSES
 
 
 def test_a_404_comes_from_the_router_and_leaves_no_series(address):
@@ -161,6 +172,11 @@ def test_one_changed_byte_stops_the_server_naming_the_file(models, tmp_path, nam
     [
         ({"FSR_MODEL": "cats"}, "FSR_MODEL is 'cats'"),
         ({"FSR_MAX_IMAGES": "0"}, "FSR_MAX_IMAGES is '0'"),
+        pytest.param(
+            {"FSR_DEVICE": "cuda"},
+            "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA",
+            marks=pytest.mark.skipif(has_cuda_driver(), reason="CUDA is here"),
+        ),
         ({"FSR_DEVISE": "cpu"}, "FSR_DEVISE: no such setting"),
     ],
 )

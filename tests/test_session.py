@@ -1,5 +1,7 @@
 """The session: what it refuses, and where it says it runs."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,14 @@ from fsr_serve.session import OnnxModel, has_cuda_driver
 def test_auto_takes_the_device_that_is_there(models):
     session = OnnxModel(models / "colours" / "1" / "model.onnx", device="auto", threads=1)
     assert session.device == ("cuda" if has_cuda_driver() else "cpu")
+
+
+@pytest.mark.skipif(has_cuda_driver(), reason="CUDA is here")
+def test_auto_says_so_when_a_driver_is_there_but_cuda_does_not_start(models, monkeypatch, caplog):
+    monkeypatch.setattr("fsr_serve.session.has_cuda_driver", lambda: True)
+    session = OnnxModel(models / "colours" / "1" / "model.onnx", device="auto", threads=1)
+    assert session.device == "cpu"
+    assert "could not start CUDA; running on the CPU" in caplog.text
 
 
 @pytest.mark.skipif(has_cuda_driver(), reason="CUDA is here")
@@ -37,6 +47,15 @@ def test_warming_refuses_a_model_that_answers_nonsense(models, settings, server,
     version = read_version(models / "colours" / "1")
     with pytest.raises(ArtifactError, match=r"logits of shape .*; expected finite ones of shape \(1, 3\)"):
         Classifier(version, Nonsense(), settings, server.metrics).warm()
+
+
+def test_warming_names_a_model_whose_graph_takes_other_images(models, settings, server):
+    version = read_version(models / "colours" / "1")
+    other = version.manifest.preprocessing.model_copy(update={"height": 64})
+    version = dataclasses.replace(version, manifest=version.manifest.model_copy(update={"preprocessing": other}))
+    session = OnnxModel(version.path / "model.onnx", device="cpu", threads=1)
+    with pytest.raises(ArtifactError, match="cannot run a warm-up batch"):
+        Classifier(version, session, settings, server.metrics).warm()
 
 
 def test_softmax_equals_its_definition_also_for_large_logits():

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,12 @@ from safetensors.torch import load_file
 
 from training import train as train_module
 from training.checkpoint import CheckpointError, RunFolder
-from training.command import Arguments, run
+from training.command import ArgumentError, Arguments, run
+from training.data import DataError
 from training.models import create_model
 from training.recipes import RECIPES
 from training.state import average
-from training.train import CatastrophicOverfittingError, learning_rate
+from training.train import TrainingStoppedError, learning_rate, stop_if_overfitted
 
 
 def arguments(tiny_data, out, **others):
@@ -44,12 +46,30 @@ def test_a_run_leaves_all_that_is_needed_to_rebuild_and_judge_it(checkpoint):
     assert not model.training
 
 
-@pytest.mark.parametrize("recipe", ["fast", "paper"])
-def test_a_run_killed_in_an_epoch_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_path, recipe):
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    run(arguments(tiny_data, whole, recipe=recipe, epochs=3))
+def assert_same_result(whole, interrupted):
+    for name in ("last", "best", "resume"):
+        expected, found = (load_file(folder / f"{name}.safetensors") for folder in (whole, interrupted))
+        assert expected.keys() == found.keys()
+        assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+    def without_times(folder):
+        return [{**record, "epoch_seconds": 0} for record in RunFolder(folder).history()]
+
+    assert without_times(whole) == without_times(interrupted)
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_data, tmp_path_factory):
+    """An uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    run(arguments(tiny_data, out, epochs=3))
+    return out
+
+
+def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_path, whole):
+    killed = tmp_path / "killed"
     command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "4"]
-    command += ["--held-out", "32", "--recipe", recipe, "--epochs", "3"]
+    command += ["--held-out", "32", "--epochs", "3"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not (killed / "resume.safetensors").exists():
@@ -58,17 +78,66 @@ def test_a_run_killed_in_an_epoch_and_resumed_equals_an_uninterrupted_one(tiny_d
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert len(RunFolder(killed).history()) < 3, "the run was over before it was killed"
     run(Arguments(data=str(tiny_data), out=killed, resume=True))
-    for name in ("last", "best", "resume"):
-        expected, found = (load_file(folder / f"{name}.safetensors") for folder in (whole, killed))
-        assert expected.keys() == found.keys()
-        assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert_same_result(whole, killed)
 
-    def without_times(folder):
-        return [{**record, "epoch_seconds": 0} for record in RunFolder(folder).history()]
 
-    assert without_times(whole) == without_times(killed)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("act", ["save_weights", "append_history", "save_resume"])
+def test_a_run_stopped_while_saving_loses_at_most_that_epoch(tiny_data, tmp_path, monkeypatch, whole, act, after):
+    out = tmp_path / "run"
+    real = getattr(RunFolder, act)
+
+    def stops_in_epoch_2(folder, *given):
+        if not len(folder.history()) >= 1:
+            return real(folder, *given)
+        if after:
+            real(folder, *given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, act, stops_in_epoch_2)
+        with pytest.raises(KeyboardInterrupt):
+            run(arguments(tiny_data, out, epochs=3))
+    run(Arguments(data=str(tiny_data), out=out, resume=True))
+    assert_same_result(whole, out)
+
+
+def test_pgd_training_is_resumed_to_the_same_result_too(tiny_data, tmp_path, monkeypatch):
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    run(arguments(tiny_data, whole, recipe="paper", epochs=2))
+    real = RunFolder.save_resume
+
+    def stop(folder, *given):
+        real(folder, *given)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "save_resume", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(arguments(tiny_data, resumed, recipe="paper", epochs=2))
+    run(Arguments(data=str(tiny_data), out=resumed, resume=True))
+    assert_same_result(whole, resumed)
+
+
+def test_going_on_with_other_data_is_refused(checkpoint, tiny_data, tmp_path):
+    other = shutil.copytree(tiny_data, tmp_path / "other")
+    (other / "train" / "red" / "0.png").unlink()
+    with pytest.raises(DataError, match=r"the training images are not those of the run: SHA-256 .* Say by --data"):
+        run(Arguments(data=str(other), out=checkpoint, resume=True))
+
+
+@pytest.mark.parametrize("model", ["vgg16", "wide_resnet34_10"])
+def test_every_backbone_trains_with_the_fast_recipe(tiny_data, tmp_path, model):
+    run(arguments(tiny_data, tmp_path / "run", model=model, epochs=1))
+
+
+def test_a_run_starts_from_the_weights_of_another(checkpoint, tiny_data, tmp_path):
+    run(arguments(tiny_data, tmp_path / "run", start=checkpoint, epochs=1, learning_rate=1e-9))
+    expected, found = (RunFolder(folder).load_model("best").state_dict() for folder in (checkpoint, tmp_path / "run"))
+    torch.testing.assert_close(found["network.linear.weight"], expected["network.linear.weight"])
+    with pytest.raises(ArgumentError, match="expected the same network"):
+        run(Arguments(data=str(tiny_data), out=tmp_path / "x", start=checkpoint, width=8, held_out=32))
 
 
 def test_training_learns_what_can_be_learned(tiny_data, tmp_path):
@@ -76,16 +145,27 @@ def test_training_learns_what_can_be_learned(tiny_data, tmp_path):
     assert RunFolder(tmp_path / "run").history()[-1]["validation_clean_accuracy"] > 0.8
 
 
-def test_catastrophic_overfitting_stops_the_run_with_a_reason(tiny_data, tmp_path, monkeypatch):
+def test_catastrophic_overfitting_stops_the_run_with_a_reason_for_good(tiny_data, tmp_path, monkeypatch):
     accuracies = {"validation_clean_accuracy": 0.9, "validation_pgd10_accuracy": 0.1, "train_fgsm_accuracy": 0.41}
     monkeypatch.setattr(train_module, "validate", lambda *given: dict(accuracies))
-    recipe = dataclasses.replace(RECIPES["fast"], natural_share=0.0)
-    monkeypatch.setitem(RECIPES, "fast", recipe)
-    with pytest.raises(
-        CatastrophicOverfittingError, match=r"epoch 1: FGSM accuracy .* 31% above PGD-10 .* Use the attack"
-    ):
-        run(arguments(tiny_data, tmp_path / "run", epochs=3))
+    reason = r"epoch 1: FGSM accuracy .* 31% above PGD-10 .* Use --recipe paper or a smaller --epsilon"
+    with pytest.raises(TrainingStoppedError, match=reason):
+        run(arguments(tiny_data, tmp_path / "run", epochs=3, natural_share=0.0))
     assert len(RunFolder(tmp_path / "run").history()) == 1
+    assert (tmp_path / "run" / "curves.png").exists()
+    with pytest.raises(TrainingStoppedError, match=reason):
+        run(Arguments(data=str(tiny_data), out=tmp_path / "run", resume=True))
+
+
+def test_the_gap_of_robust_overfitting_does_not_stop_pgd_training():
+    record = {"epoch": 90, "validation_pgd10_accuracy": 0.45, "train_fgsm_accuracy": 0.85}
+    stop_if_overfitted(record, RECIPES["paper"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_before_anything_is_kept(tiny_data, tmp_path):
+    with pytest.raises(TrainingStoppedError, match=r"epoch 1: the loss is nan; nothing of this epoch was kept"):
+        run(arguments(tiny_data, tmp_path / "run", epochs=2, learning_rate=1e30))
+    assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_the_paper_recipe_is_section_4_1():
@@ -130,10 +210,23 @@ def test_averaged_weights_follow_their_closed_form():
 
 
 def test_a_run_is_never_overwritten(checkpoint, tiny_data):
-    with pytest.raises(
-        CheckpointError, match="already holds a run; go on with it by --resume, or choose another --out"
-    ):
+    with pytest.raises(CheckpointError, match="is there already; go on with it by --resume, or choose another --out"):
         run(arguments(tiny_data, checkpoint))
+
+
+def test_a_config_with_an_unknown_setting_is_refused(checkpoint, tmp_path):
+    config = json.loads((checkpoint / "config.json").read_text())
+    config["recipe"]["natural_epochs"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"config.json is not the config of a run.*\n.*natural_epochs"):
+        RunFolder(tmp_path).config()
+
+
+def test_a_damaged_resume_file_is_named(checkpoint, tiny_data, tmp_path):
+    damaged = shutil.copytree(checkpoint, tmp_path / "run")
+    (damaged / "resume.safetensors").write_bytes(b"damaged")
+    with pytest.raises(CheckpointError, match=r"resume.safetensors is damaged: .*; the run cannot go on"):
+        run(Arguments(data=str(tiny_data), out=damaged, resume=True))
 
 
 def test_resuming_what_is_no_run_says_so(tiny_data, tmp_path):

@@ -2,26 +2,31 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from training.data import DataError, ImageData
 from training.models import FSRNet, create_model
 from training.recipes import Recipe
 
 Weights = Literal["best", "last"]
 
 
+STRICT = ConfigDict(extra="forbid")
+
+
 class CheckpointError(ValueError):
     """A run folder that is missing, incomplete, damaged or of another run; the message says which and the fix."""
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class ModelConfig:
     """The arguments of `create_model`."""
@@ -36,6 +41,7 @@ class ModelConfig:
         return create_model(self.name, num_classes=self.num_classes, fsr=self.fsr, width=self.width, tau=self.tau)
 
 
+@with_config(STRICT)
 @dataclass(frozen=True)
 class RunConfig:
     """Everything needed to rebuild the network and repeat the run."""
@@ -43,12 +49,24 @@ class RunConfig:
     model: ModelConfig
     recipe_name: str
     recipe: Recipe
+    start: str | None
+    """Run folder whose best weights the run started from; None for random ones."""
     data: str
     data_name: str
+    data_sha256: str
+    """Of the training images, held-out ones included: `ImageData.sha256`."""
     classes: tuple[str, ...]
     image_shape: tuple[int, int]
     """Height and width of the images."""
     seed: int
+
+    def check_data(self, data: ImageData) -> None:
+        """Raise DataError unless this is the training data of the run, image by image."""
+        if data.sha256 != self.data_sha256:
+            raise DataError(
+                f"the training images are not those of the run: SHA-256 {data.sha256}, expected {self.data_sha256} "
+                f"({self.data_name}, {len(self.classes)} classes). Say by --data where they lie"
+            )
 
 
 _CONFIG = TypeAdapter(RunConfig)
@@ -64,11 +82,9 @@ class RunFolder:
         self._resume_path = path / "resume.safetensors"
 
     def create(self, config: RunConfig) -> None:
-        """Make the folder. Raises CheckpointError where a run is already there."""
-        if self._config_path.exists():
-            raise CheckpointError(
-                f"{self.path} already holds a run; go on with it by --resume, or choose another --out"
-            )
+        """Make the folder. Raises CheckpointError where there is something already."""
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise CheckpointError(f"{self.path} is there already; go on with it by --resume, or choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
         _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
 
@@ -88,22 +104,29 @@ class RunFolder:
 
     def load_model(self, which: Weights) -> FSRNet:
         """The trained network in eval mode."""
-        model = self.config().model.build()
         path = self.path / f"{which}.safetensors"
         try:
+            model = self.config().model.build()
             model.load_state_dict(load_file(path))
-        except (OSError, SafetensorError, RuntimeError) as error:
+        except CheckpointError:
+            raise
+        except (OSError, SafetensorError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{path} does not hold the weights of this run: {error}") from error
         return model.eval()
 
     def append_history(self, record: Mapping[str, Any]) -> None:
-        with self.history_path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        self._write_history([*self.history(), record])
 
     def history(self) -> list[dict[str, Any]]:
         if not self.history_path.exists():
             return []
-        return [json.loads(line) for line in self.history_path.read_text().splitlines()]
+        try:
+            return [json.loads(line) for line in self.history_path.read_text().splitlines()]
+        except ValueError as error:
+            raise CheckpointError(f"{self.history_path} is damaged: {error}") from error
+
+    def _write_history(self, records: Sequence[Mapping[str, Any]]) -> None:
+        _write_text(self.history_path, "".join(json.dumps(record) + "\n" for record in records))
 
     def save_resume(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         """Keep the state after `epoch`. One file, so that tensors and epoch cannot disagree."""
@@ -114,11 +137,13 @@ class RunFolder:
         epoch: int = 0
         tensors: dict[str, Tensor] = {}
         if self._resume_path.exists():
-            with safe_open(self._resume_path, framework="pt") as file:
-                epoch = int(file.metadata()["epoch"])
-            tensors = load_file(self._resume_path)
-        kept = [json.dumps(record) + "\n" for record in self.history()[:epoch]]
-        _write_text(self.history_path, "".join(kept))
+            try:
+                with safe_open(self._resume_path, framework="pt") as file:
+                    epoch = int(file.metadata()["epoch"])
+                tensors = load_file(self._resume_path)
+            except (OSError, SafetensorError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{self._resume_path} is damaged: {error}; the run cannot go on") from error
+        self._write_history(self.history()[:epoch])
         return tensors, epoch
 
 

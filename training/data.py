@@ -1,5 +1,6 @@
 """Image data sets as uint8 tensors in memory: a Hugging Face id, or a local folder of parquet or image files."""
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +28,14 @@ class ImageData:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def sha256(self) -> str:
+        """Of all pixels, labels and class names: tells whether this is the same data in the same order."""
+        digest = hashlib.sha256("\n".join(self.classes).encode())
+        for tensor in (self.pixels, self.labels):
+            digest.update(tensor.contiguous().numpy().data)
+        return digest.hexdigest()
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,7 +77,10 @@ def load_images(source: str, split: str) -> ImageData:
     if label_feature.num_classes < 2:
         raise DataError(f"{source!r} has the single class {label_feature.names}; expected two or more")
     data = data.cast_column(image_column, datasets.Image(mode="RGB"))
-    labels = torch.tensor(np.asarray(data[label_column]), dtype=torch.int64)
+    labels = torch.tensor([-1 if label is None else label for label in data[label_column]], dtype=torch.int64)
+    if labels.min() < 0:
+        unlabelled = int((labels < 0).sum())
+        raise DataError(f"{unlabelled} of {len(labels)} images of {source!r}, split {split!r}, have no label")
     return ImageData(_pixels(data, image_column, source), labels, tuple(label_feature.names))
 
 

@@ -28,6 +28,7 @@ class Device:
 def pick_device() -> Device:
     """CUDA where there is one, else the CPU; bfloat16 only where the hardware multiplies it natively."""
     if torch.cuda.is_available():
+        torch.backends.cudnn.allow_tf32 = False  # float32 is to mean float32 when accuracies are measured
         has_bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return Device(torch.device("cuda"), torch.bfloat16 if has_bfloat16 else torch.float32)
     has_bfloat16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import ConfigDict, with_config
+
 RecipeName = Literal["paper", "fast"]
 
 
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class Recipe:
     """How a network is trained. Learning rates are per step, epochs count from 1, epsilon is in [0, 1] pixels."""
@@ -19,8 +22,8 @@ class Recipe:
     learning_rate: float = 0.1
     """The rate of the first epoch (`step`) or the peak rate (`one_cycle`)."""
     schedule: Literal["step", "one_cycle"] = "step"
-    drops: tuple[int, ...] = (75, 90)
-    """Epochs from which the rate is divided by ten, for the schedule `step`."""
+    drops: tuple[float, ...] = (0.75, 0.9)
+    """Shares of the epochs from which the rate is divided by ten, for the schedule `step`."""
     warmup: float = 0.25
     """Share of the run in which the rate rises to its peak, for the schedule `one_cycle`."""
     momentum: float = 0.9
@@ -47,6 +50,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 1:
             raise ValueError(f"epochs is {self.epochs}; expected 1 or more")
+        for name in ("natural_share", "small_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate is {self.learning_rate}; expected above 0")
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
 
@@ -60,7 +68,7 @@ class Recipe:
 
 
 RECIPES: dict[RecipeName, Recipe] = {
-    # Section 4.1; drops as in the published code (`reference`: the rate falls at the start of epochs 75 and 90).
+    # section 4.1; the rate drops at the start of epochs 75 and 90, as in the published code
     "paper": Recipe(epochs=100, attack="pgd"),
     "fast": Recipe(
         epochs=10,

@@ -51,6 +51,11 @@ class State:
             # at first the average follows closely, or short runs would keep their random start
             average(self.averaged, self.model, min(recipe.ema_decay, (1 + done) / (10 + done)))
 
+    def start_from(self, trained: FSRNet) -> None:
+        """Take over the weights of another run; momentum and average begin anew."""
+        self.model.load_state_dict(trained.state_dict())
+        self.averaged.load_state_dict(trained.state_dict())
+
     def tensors(self) -> dict[str, Tensor]:
         """All of it by name, torch's random state included."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
@@ -74,11 +79,11 @@ class State:
             self.averaged.load_state_dict(_under("averaged.", tensors))
         momenta = _under("momentum.", tensors)
         for name, parameter in self.model.named_parameters():
-            buffer = torch.empty_like(parameter).copy_(momenta[name])
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer.detach()
+            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
+            self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.best = float(tensors["best"])
         torch.set_rng_state(tensors["random_state"])
-        if "cuda_random_state" in tensors:
+        if "cuda_random_state" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda_random_state"])
         return done
 

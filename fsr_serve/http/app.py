@@ -1,11 +1,13 @@
 """The app: every public route on one screen, and the one place where errors become answers."""
 
 import logging
+import os
 import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from uuid import uuid4
 
+from anyio import CapacityLimiter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -41,6 +43,8 @@ def create_app(server: Callable[[], Server]) -> Starlette:
         exception_handlers={HTTPException: _http_error},
     )
     app.state.server = server
+    # a thread per core: more would not decode faster, only hold more images in memory
+    app.state.decoders = CapacityLimiter(os.cpu_count() or 1)
     return app
 
 
@@ -92,7 +96,7 @@ async def _live(request: Request) -> Response:
 
 
 async def _ready(request: Request) -> Response:
-    """A server exists only once its model is verified and warmed; until then no connection is accepted."""
+    """A server exists only once its model is verified and warmed; until then no worker answers."""
     classifier = request.app.state.server().classifier
     return JSONResponse({"ready": True, "model": classifier.identity, "device": classifier.device})
 
@@ -102,10 +106,10 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """404 and 405 of the router, in the shape of every other error."""
+    """What the router itself refuses, in the shape of every other error."""
     assert isinstance(error, HTTPException)
-    code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-    message = f"{request.method} {request.url.path[:200]}: {error.detail}"
+    code = "method_not_allowed" if error.status_code == 405 else "not_found"
+    message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     refusal = RequestError(error.status_code, code, message)
     return ErrorResponse(refusal, _request_id(request), body_ended=False, headers=dict(error.headers or {}))
 

@@ -1,11 +1,13 @@
 """The images in a request body: raw, multipart or JSON, read within bounds."""
 
+import asyncio
 import base64
 import binascii
 from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
@@ -14,6 +16,12 @@ from fsr_serve.errors import RequestError
 from fsr_serve.settings import Settings
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
+READ_SECONDS = 30.0
+"""How long a body may take to arrive."""
+
+MAX_FIELD_BYTES = 4096
+"""Of a form field that is no image; such fields are thrown away."""
+
 ACCEPTED = f"{', '.join(IMAGE_TYPES)}, multipart/form-data or application/json"
 
 
@@ -22,26 +30,27 @@ async def read_images(request: Request, settings: Settings) -> list[bytes | Requ
 
     Raises RequestError when the body as a whole is refused.
     """
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type in IMAGE_TYPES:
+    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    kind = content_type.decode("latin-1")
+    if kind in IMAGE_TYPES:
         return [await read_body(request, settings.max_body_bytes)]
-    if content_type == "multipart/form-data":
+    if kind == "multipart/form-data":
+        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"us-ascii"):
+            raise _malformed_form("its charset is not utf-8")  # some of Python's codecs take minutes for a megabyte
         body = await read_body(request, settings.max_body_bytes)
-        images: list[bytes | RequestError] = list(await _multipart(request.headers, body, settings))
-    elif content_type == "application/json":
-        images = _json(await read_body(request, settings.max_body_bytes))
+        images = await run_in_threadpool(_form_images, request.headers, body, settings.max_images)
+    elif kind == "application/json":
+        images = await run_in_threadpool(_json_images, await read_body(request, settings.max_body_bytes), settings)
     else:
-        found = f"is {content_type!r}" if content_type else "is missing"
+        found = f"is {kind[:100]!r}" if kind else "is missing"
         raise RequestError(415, "unsupported_content_type", f"Content-Type {found}; expected {ACCEPTED}")
     if not images:
         raise RequestError(400, "no_images", "the request holds no image; expected at least one")
-    if len(images) > settings.max_images:
-        raise _too_many_images(len(images), settings)
     return images
 
 
 async def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received.
+    """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received, or it is late.
 
     `request.state.body_ended` says afterwards whether the end of the body was seen.
     """
@@ -49,42 +58,56 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     if announced.isdecimal() and int(announced) > max_bytes:
         raise _too_large(announced, max_bytes)
     body = bytearray()
-    while not request.state.body_ended:
-        message = await request.receive()
-        if message["type"] == "http.disconnect":
-            raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body")
-        request.state.body_ended = not message.get("more_body", False)
-        body += message.get("body", b"")
-        if len(body) > max_bytes:
-            raise _too_large("more", max_bytes)
+    try:
+        async with asyncio.timeout(READ_SECONDS):
+            while not request.state.body_ended:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body")
+                request.state.body_ended = not message.get("more_body", False)
+                body += message.get("body", b"")
+                if len(body) > max_bytes:
+                    raise _too_large(f"more than {max_bytes}", max_bytes)
+    except TimeoutError as error:
+        raise RequestError(
+            408, "body_too_slow", f"after {READ_SECONDS:g} seconds {len(body)} bytes of the body had come; expected all"
+        ) from error
     return bytes(body)
 
 
-async def _multipart(headers: Headers, body: bytes, settings: Settings) -> list[bytes]:
+class _Form(MultiPartParser):
+    """Starlette's parser, which does not say whether it saw the closing boundary."""
+
+    has_ended = False
+
+    def on_end(self) -> None:
+        self.has_ended = True
+
+
+def _form_images(headers: Headers, body: bytes, max_images: int) -> list[bytes | RequestError]:
     """The parts that have a filename."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    _, options = parse_options_header(headers["content-type"])
-    if b"--" + options.get(b"boundary", b"") + b"--" not in body:
-        raise RequestError(400, "malformed_multipart", "the multipart body cannot be read: no closing boundary")
-    parser = MultiPartParser(
-        headers, stream(), max_files=settings.max_images, max_fields=settings.max_images, max_part_size=2**20
-    )
-    parser.spool_max_size = len(body)  # the body is in memory already; nothing is gained by a file
-    try:
+    async def parse() -> list[bytes | RequestError]:
         form = await parser.parse()
         return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
+
+    parser = _Form(headers, stream(), max_files=max_images, max_fields=max_images, max_part_size=MAX_FIELD_BYTES)
+    parser.spool_max_size = len(body)  # the body is in memory already; nothing is gained by a file
+    try:
+        images = asyncio.run(parse())
     except MultiPartException as error:
         if "Too many files" in error.message:
-            raise _too_many_images("more", settings) from error
-        raise RequestError(400, "malformed_multipart", f"the multipart body cannot be read: {error.message}") from error
-    except (KeyError, ValueError) as error:
-        raise RequestError(400, "malformed_multipart", f"the multipart body cannot be read: {error}") from error
+            raise _too_many_images(f"more than {max_images}", max_images) from error
+        raise _malformed_form(error.message) from error
+    if not parser.has_ended:
+        raise _malformed_form("its closing boundary is missing")
+    return images
 
 
-def _json(body: bytes) -> list[bytes | RequestError]:
+def _json_images(body: bytes, settings: Settings) -> list[bytes | RequestError]:
     try:
         content = from_json(body)
     except ValueError as error:
@@ -93,12 +116,13 @@ def _json(body: bytes) -> list[bytes | RequestError]:
         case {"image": str(image), **others} if not others:
             return [_base64(image)]
         case {"images": list(images), **others} if not others and all(isinstance(image, str) for image in images):
+            if len(images) > settings.max_images:
+                raise _too_many_images(str(len(images)), settings.max_images)
             return [_base64(image) for image in images]
-    found = f"an object with {', '.join(map(repr, content))}" if isinstance(content, dict) else type(content).__name__
+    keys = ", ".join(repr(key[:50]) for key in list(content)[:5]) if isinstance(content, dict) else ""
+    found = f"an object with {keys}" if keys else type(content).__name__
     raise RequestError(
-        400,
-        "malformed_json",
-        f'the JSON body is {found[:200]}; expected {{"image": base64}} or {{"images": [base64, ...]}}',
+        400, "malformed_json", f'the JSON body is {found}; expected {{"image": base64}} or {{"images": [base64, ...]}}'
     )
 
 
@@ -113,7 +137,9 @@ def _too_large(found: str, max_bytes: int) -> RequestError:
     return RequestError(413, "body_too_large", f"the body has {found} bytes; at most {max_bytes} are accepted")
 
 
-def _too_many_images(found: int | str, settings: Settings) -> RequestError:
-    return RequestError(
-        413, "too_many_images", f"the request holds {found} images; at most {settings.max_images} are accepted"
-    )
+def _too_many_images(found: str, max_images: int) -> RequestError:
+    return RequestError(413, "too_many_images", f"the request holds {found} images; at most {max_images} are accepted")
+
+
+def _malformed_form(reason: str) -> RequestError:
+    return RequestError(400, "malformed_multipart", f"the multipart body cannot be read: {reason}")

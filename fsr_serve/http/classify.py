@@ -1,6 +1,6 @@
 """POST /classify: pictures in, labels out."""
 
-from starlette.concurrency import run_in_threadpool
+from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -35,12 +35,15 @@ async def classify_file(request: Request) -> Response:
 
 async def _answer(request: Request, images: list[bytes | RequestError], top_k: int, stages: Stages) -> Response:
     server: Server = request.state.server
-    results = await run_in_threadpool(server.classifier.classify, images, top_k, stages)
+    results = await to_thread.run_sync(
+        server.classifier.classify, images, top_k, stages, limiter=request.app.state.decoders
+    )
     errors = [result for result in results if isinstance(result, RequestError)]
-    if len(errors) == len(results):
-        raise errors[0]
-    for error in errors:
+    all_bad = len(errors) == len(results)
+    for error in errors[1:] if all_bad else errors:  # the one that is raised is counted where it is answered
         server.metrics.errors.labels(error.code).inc()
+    if all_bad:
+        raise errors[0]
     answer: Answer = {
         "model": server.classifier.identity,
         "request_id": request.state.request_id,
@@ -60,9 +63,10 @@ def _top_k(request: Request, classes: int) -> int:
     unknown = sorted(set(request.query_params) - {"top_k"})
     if unknown:
         raise RequestError(400, "unknown_parameter", f"there is no parameter {unknown[0][:50]!r}; expected top_k")
-    text = request.query_params.get("top_k", str(min(DEFAULT_TOP_K, classes)))
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= classes):
+    given = request.query_params.getlist("top_k") or [str(min(DEFAULT_TOP_K, classes))]
+    if len(given) > 1 or given[0] not in map(str, range(1, classes + 1)):
+        found = " and ".join(repr(text[:50]) for text in given[:2])
         raise RequestError(
-            400, "parameter_out_of_range", f"top_k is {text[:50]!r}; expected a whole number from 1 to {classes}"
+            400, "parameter_out_of_range", f"top_k is {found}; expected one whole number from 1 to {classes}"
         )
-    return int(text[:9])
+    return int(given[0])

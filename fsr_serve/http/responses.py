@@ -9,7 +9,7 @@ from starlette.types import Message, Receive, Scope, Send
 from fsr_serve.errors import RequestError
 from fsr_serve.schemas import RequestErrorDetail
 
-LINGER_SECONDS = 10.0
+LINGER_SECONDS = 30.0
 """How long a refused client may go on sending before the connection is closed."""
 
 
@@ -26,6 +26,8 @@ class ErrorResponse(JSONResponse):
         detail: RequestErrorDetail = {"code": error.code, "message": error.message, "request_id": request_id}
         super().__init__({"error": detail}, error.status, headers=headers)
         self._body_ended = body_ended
+        if not body_ended:
+            self.headers["Connection"] = "close"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_but_stay_open(message: Message) -> None:

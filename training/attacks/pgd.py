@@ -87,8 +87,8 @@ def cw(
 def n_fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
     """One step of epsilon from U(-2 epsilon, 2 epsilon) noise, not projected (de Jorge et al., NeurIPS 2022).
 
-    For training only: the result may lie up to 3 epsilon from the image.
+    For training only: the result lies in [0, 1], but up to 3 epsilon from the image.
     """
-    noisy = images + torch.empty_like(images).uniform_(-2 * epsilon, 2 * epsilon)
+    noisy = (images + torch.empty_like(images).uniform_(-2 * epsilon, 2 * epsilon)).clamp(0, 1)
     direction = gradient_sign(model, noisy, labels, cross_entropy)
     return (noisy + epsilon * direction).clamp(0, 1)

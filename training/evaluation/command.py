@@ -40,8 +40,10 @@ def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation")
     try:
         print(report(arguments))
-    except (CheckpointError, DataError) as error:
+    except (CheckpointError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped")
 
 
 def report(arguments: Arguments) -> str:
@@ -65,19 +67,19 @@ def report(arguments: Arguments) -> str:
         data = data.spread(arguments.images)
     device = pick_device()
     device.place_model(model)
-    torch.manual_seed(arguments.seed)
     lines = [
         f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
         f"{arguments.weights} weights, recipe {config.recipe_name}",
-        f"{config.data_name}, split {arguments.split}, n = {len(data)}, "
-        f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}",
+        f"{arguments.data or config.data_name}, split {arguments.split}, n = {len(data)}, "
+        f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}, float32",
         "",
-        f"{'attack':<8}{'accuracy':>10}{'95 % interval':>20}",
+        f"{'attack':<8}{'accuracy':>10}{'95 % interval':>20}   definition",
     ]
-    for name in (None, *arguments.attacks):
-        attack = None if name is None else attack_named(name, arguments.epsilon)
-        with tqdm(total=len(data), desc=name or "clean", unit="img", leave=False) as bar:
+    attacks = [(name, *attack_named(name, arguments.epsilon)) for name in arguments.attacks]
+    for name, attack, definition in [("clean", None, "images as they are"), *attacks]:
+        torch.manual_seed(arguments.seed)  # for each, so that a row does not depend on the rows above it
+        with tqdm(total=len(data), desc=name, unit="img", leave=False) as bar:
             correct = correct_under(attack, model, data, device, progress=bar.update)
         accuracy, low, high = wilson(int(correct.sum()), len(data))
-        lines.append(f"{name or 'clean':<8}{accuracy:>10.2%}{low:>11.2%} - {high:.2%}")
+        lines.append(f"{name:<8}{accuracy:>10.2%}{low:>11.2%} - {high:.2%}   {definition}")
     return "\n".join(lines)

@@ -1,20 +1,28 @@
 """The attacks of the paper's section 4.1 by name, all with random start unless single-step."""
 
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from training.attacks import Attack, cw, fgsm, pgd
 
 AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw"]
 
 
-def attack_named(name: AttackName, epsilon: float) -> Attack:
-    """Steps of epsilon / 10 for `pgd20`, `pgd100` and `cw` (30 of them), of epsilon / 4 for `pgd10`."""
-    attacks: dict[AttackName, Attack] = {
-        "fgsm": partial(fgsm, epsilon=epsilon),
-        "pgd10": partial(pgd, epsilon=epsilon, step_size=epsilon / 4, steps=10),
-        "pgd20": partial(pgd, epsilon=epsilon, step_size=epsilon / 10, steps=20),
-        "pgd100": partial(pgd, epsilon=epsilon, step_size=epsilon / 10, steps=100),
-        "cw": partial(cw, epsilon=epsilon),
-    }
-    return attacks[name]
+class NamedAttack(NamedTuple):
+    """An attack and its definition in words, for reports."""
+
+    attack: Attack
+    definition: str
+
+
+def attack_named(name: AttackName, epsilon: float) -> NamedAttack:
+    """The attack called `name`, within `epsilon` (in [0, 1] pixels)."""
+    if name == "fgsm":
+        return NamedAttack(partial(fgsm, epsilon=epsilon), "one step of epsilon, no random start")
+    if name == "cw":
+        return NamedAttack(
+            partial(cw, epsilon=epsilon), "margin loss, confidence 50, 30 steps of epsilon/10, random start"
+        )
+    steps, divisor = {"pgd10": (10, 4), "pgd20": (20, 10), "pgd100": (100, 10)}[name]
+    attack = partial(pgd, epsilon=epsilon, step_size=epsilon / divisor, steps=steps)
+    return NamedAttack(attack, f"cross-entropy, {steps} steps of epsilon/{divisor}, random start")

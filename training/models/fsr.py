@@ -65,8 +65,7 @@ class FSR(nn.Module):
 
 def logistic_like(tensor: Tensor) -> Tensor:
     """Standard logistic noise of the given shape: log u - log(1 - u), finite in half precision too."""
-    tiny = torch.finfo(torch.float32).tiny
-    uniform = torch.rand(tensor.shape, device=tensor.device).clamp_(min=tiny)
+    uniform = torch.rand(tensor.shape, device=tensor.device)
     return torch.logit(uniform, eps=2**-24).to(tensor.dtype)
 
 

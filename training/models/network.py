@@ -65,13 +65,15 @@ def insert_fsr(
     image of `image_shape`. Raises ValueError for a name the network lacks or features of another rank.
     """
     named = dict(network.named_modules())
+    if len(set(after)) < len(after):
+        raise ValueError(f"after is {list(after)}; expected each name once")
     for name in after:
         if name not in named or not name:
             raise ValueError(f"after has {name!r}; expected names of submodules, such as {_examples(named)}")
     channels = _channels(network, after, image_shape)
     for name in after:
         parent, _, child = name.rpartition(".")
-        fsr = FSR(channels[name], num_classes, tau)
+        fsr = FSR(channels[name], num_classes, tau).to(_device(network))
         setattr(named[parent], child, nn.Sequential(named[name], fsr))
     return FSRNet(network)
 
@@ -80,15 +82,16 @@ def _channels(network: nn.Module, names: Sequence[str], image_shape: tuple[int, 
     shapes: dict[str, tuple[int, ...]] = {}
 
     def record(name: str, module: nn.Module, inputs: object, output: Tensor) -> None:
-        shapes[name] = tuple(output.shape)
+        shapes[name] = tuple(getattr(output, "shape", ()))
 
     hooks = [network.get_submodule(name).register_forward_hook(partial(record, name)) for name in names]
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     try:
         with torch.no_grad():
-            network.eval()(torch.zeros(1, *image_shape))
+            network.eval()(torch.zeros(1, *image_shape, device=_device(network)))
     finally:
-        network.train(was_training)
+        for module, mode in modes.items():
+            module.training = mode
         for hook in hooks:
             hook.remove()
     for name in names:
@@ -96,6 +99,10 @@ def _channels(network: nn.Module, names: Sequence[str], image_shape: tuple[int, 
             found = shapes.get(name, "nothing: it never ran")
             raise ValueError(f"submodule {name!r} yields {found}; FSR needs features of shape (n, c, h, w)")
     return {name: shape[1] for name, shape in shapes.items()}
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next((parameter.device for parameter in network.parameters()), torch.device("cpu"))
 
 
 def _examples(named: dict[str, nn.Module]) -> str:

@@ -7,7 +7,7 @@ WIDTHS = (1, 2, 4, 8, 8)  # times the width of the first block
 
 
 class VGG16(nn.Module):
-    """images (n, 3, h, w) in [0, 1], h and w at least 32 -> logits (n, num_classes)."""
+    """images (n, 3, h, w) in [0, 1] -> logits (n, num_classes)."""
 
     def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class VGG16(nn.Module):
                 ]
                 channels = multiple * width
             self.add_module(f"block{index}", nn.Sequential(*layers))
-        self.pool = nn.MaxPool2d(2)
+        self.pool = nn.MaxPool2d(2, ceil_mode=True)  # so that images under 32 pixels keep a last one
         self.head = nn.Sequential(
             nn.Linear(channels, channels),
             nn.ReLU(),
