@@ -71,16 +71,16 @@ RECIPES: dict[RecipeName, Recipe] = {
     # section 4.1; the rate drops at the start of epochs 75 and 90, as in the published code
     "paper": Recipe(epochs=100, attack="pgd"),
     "fast": Recipe(
-        epochs=10,
+        epochs=15,
         attack="n_fgsm",
         learning_rate=0.2,
         schedule="one_cycle",
         nesterov=True,
         gradient_clip=5.0,
         ema_decay=0.995,
-        small_share=0.8,
+        small_share=0.6,
         small_scale=0.75,
-        natural_share=0.3,
+        natural_share=0.2,
         validation_images=500,
     ),
 }

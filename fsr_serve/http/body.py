@@ -55,8 +55,8 @@ async def read_body(request: Request, max_bytes: int) -> bytes:
     `request.state.body_ended` says afterwards whether the end of the body was seen.
     """
     announced = request.headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > max_bytes:
-        raise _too_large(announced, max_bytes)
+    if announced.isdecimal() and int(announced[:18]) > max_bytes:
+        raise _too_large(announced[:18], max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
