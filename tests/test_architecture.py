@@ -1,11 +1,14 @@
 """Who may import whom, and what importing does."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("fsr_serve", "training", "export") for path in (ROOT / package).rglob("*.py"))
@@ -66,3 +69,19 @@ def test_help_is_complete(module):
 
 def test_no_file_outgrows_300_lines():
     assert [path.name for path in MODULES if len(path.read_text().splitlines()) > 300] == []
+
+
+def test_a_bento_needs_what_the_package_needs():
+    bento = yaml.safe_load((ROOT / "bentofile.yaml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert bento["python"]["packages"] == project["dependencies"]
+
+
+def test_serving_needs_nothing_that_the_package_does_not_list():
+    """Third-party packages that fsr_serve imports, against the dependencies of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in project["dependencies"]}
+    listed |= {"PIL", "pydantic_core", "anyio"}  # Pillow's module; parts of pydantic and starlette
+    paths = [path for path in MODULES if path.relative_to(ROOT).parts[0] == "fsr_serve"]
+    used = {name for path in paths for name in imported(path)} - set(sys.stdlib_module_names) - {"fsr_serve"}
+    assert used <= listed
