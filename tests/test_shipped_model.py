@@ -31,7 +31,7 @@ def intervals(text):
 def test_a_new_evaluation_agrees_with_the_readme():
     published = intervals((ROOT / "README.md").read_text())
     names = tuple(name for name in published if name != "clean")
-    found = intervals(report(Arguments(CHECKPOINT, data=str(DATA), attacks=names, images=500)))
+    found = intervals(report(Arguments(CHECKPOINT, data=str(DATA), attacks=names, images=300)))
     assert found.keys() == published.keys()
     assert {"clean", "pgd20"} <= found.keys()
     for name, (low, high) in published.items():

@@ -138,9 +138,10 @@ def _column(data: datasets.Dataset, names: tuple[str, ...], source: str) -> str:
 
 def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
     pixels: np.ndarray | None = None
+    rows = iter(data.select_columns(column))  # reads ahead, where data[index] looks up each row anew
     for index in range(len(data)):
         try:
-            image = np.asarray(data[index][column])
+            image = np.asarray(next(rows)[column])
         except Exception as error:  # Pillow raises many kinds
             raise DataError(f"image {index} of {source!r} cannot be read: {error}") from error
         if pixels is None:
