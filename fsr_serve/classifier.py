@@ -9,7 +9,7 @@ from fsr_serve.artifact import ModelVersion
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import PixelBudget, Pixels, decode, to_floats
-from fsr_serve.schemas import ClassProbability, ModelIdentity, Prediction
+from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
 
@@ -33,8 +33,9 @@ class Classifier:
         self._one_at_a_time = threading.Lock()
 
     @property
-    def device(self) -> str:
-        return self._session.device
+    def engine(self) -> Engine:
+        session = self._session
+        return {"runtime": session.runtime, "device": session.device, "precision": session.precision}
 
     @property
     def classes(self) -> tuple[str, ...]:

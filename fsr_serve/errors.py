@@ -4,7 +4,7 @@ FsrError
 ├── StartupError            the server refuses to start
 │   ├── SettingsError       a setting is unknown or out of range
 │   ├── ArtifactError       a model version is missing, incomplete or altered
-│   └── DeviceError         the device asked for cannot be used
+│   └── DeviceError         the runtime, device or precision asked for cannot be used
 └── RequestError            a request, or one image of it, is refused: code, HTTP status, message
 """
 
@@ -26,7 +26,7 @@ class ArtifactError(StartupError):
 
 
 class DeviceError(StartupError):
-    """The device asked for cannot be used."""
+    """The runtime, device or precision asked for cannot be used."""
 
 
 class RequestError(FsrError):

@@ -32,7 +32,7 @@ class Metrics:
         self.model_info = Gauge(
             "fsr_model_info",
             "1 for the model version that serves.",
-            ["model", "version", "sha256", "device"],
+            ["model", "version", "sha256", "runtime", "device", "precision"],
             multiprocess_mode="livemax",
             registry=registry,
         )

@@ -40,6 +40,14 @@ class ModelIdentity(TypedDict):
     sha256: str
 
 
+class Engine(TypedDict):
+    """What really runs the model."""
+
+    runtime: str
+    device: str
+    precision: str
+
+
 class Answer(TypedDict):
     model: ModelIdentity
     request_id: str

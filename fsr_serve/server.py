@@ -12,7 +12,7 @@ from fsr_serve.artifact import MODEL_FILE, greatest_version, read_version
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import StartupError
 from fsr_serve.metrics import Metrics
-from fsr_serve.session import OnnxModel
+from fsr_serve.session import open_session
 from fsr_serve.settings import Settings, load_settings
 
 
@@ -29,10 +29,18 @@ class Server:
         """Verify the greatest model version, load and warm it. Raises StartupError saying what is wrong."""
         metrics = Metrics(registry)
         version = read_version(greatest_version(settings.models, settings.model))
-        session = OnnxModel(version.path / MODEL_FILE, device=settings.device, threads=settings.threads)
+        session = open_session(
+            version.path / MODEL_FILE,
+            runtime=settings.runtime,
+            device=settings.device,
+            precision=settings.precision,
+            threads=settings.threads,
+        )
         classifier = Classifier(version, session, settings, metrics)
         classifier.warm()
-        metrics.model_info.labels(version.name, str(version.version), version.sha256, session.device).set(1)
+        metrics.model_info.labels(
+            model=version.name, version=str(version.version), sha256=version.sha256, **classifier.engine
+        ).set(1)
         return cls(settings, metrics, classifier)
 
 

@@ -1,4 +1,4 @@
-"""onnxruntime behind one method."""
+"""The runtimes behind one method. This file has the contract and onnxruntime; OpenVINO has a file of its own."""
 
 import ctypes
 import logging
@@ -20,15 +20,59 @@ Floats = npt.NDArray[np.float32]
 _CUDA_DRIVERS = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
 
 
+Runtime = Literal["onnxruntime", "openvino"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["f32", "bf16"]
+
+
 class Session(Protocol):
-    """float32 images (n, 3, h, w) in [0, 1] -> float32 logits (n, classes)."""
+    """float32 images (n, 3, h, w) in [0, 1] -> float32 logits (n, classes). Not for two threads at once.
+
+    `runtime`, `device` (cuda or cpu) and `precision` say what really runs, not what was asked for.
+    """
 
     @property
-    def device(self) -> str:
-        """Where it really runs: `cuda` or `cpu`."""
-        ...
+    def runtime(self) -> Runtime: ...
+
+    @property
+    def device(self) -> Literal["cpu", "cuda"]: ...
+
+    @property
+    def precision(self) -> Precision: ...
 
     def logits(self, images: Floats) -> Floats: ...
+
+
+def open_session(path: Path, *, runtime: Runtime, device: Device, precision: Precision, threads: int | None) -> Session:
+    """Load a graph file; `threads` is for one inference on the CPU, all cores when None.
+
+    Raises DeviceError when the runtime, device or precision cannot be had here, ArtifactError when the file cannot
+    be loaded. Nothing is replaced by something else in silence.
+    """
+    if runtime == "openvino":
+        if device == "cuda":
+            raise DeviceError(
+                "FSR_DEVICE is 'cuda' but FSR_RUNTIME is 'openvino', which runs on the CPU. "
+                "Set FSR_RUNTIME=onnxruntime, or FSR_DEVICE=cpu"
+            )
+        return _open_vino(path, precision, threads)
+    if precision != "f32":
+        raise DeviceError(
+            f"FSR_PRECISION is {precision!r} but onnxruntime runs the graph as it is, in f32. "
+            "Set FSR_RUNTIME=openvino, or FSR_PRECISION=f32"
+        )
+    return OnnxModel(path, device=device, threads=threads)
+
+
+def _open_vino(path: Path, precision: Precision, threads: int | None) -> Session:
+    try:
+        from fsr_serve.openvino_session import OpenVinoModel
+    except ModuleNotFoundError as error:
+        raise DeviceError(
+            f"FSR_RUNTIME is 'openvino' but {error.name} is not installed. "
+            "Install it with: pip install 'fsr-serve[openvino]'"
+        ) from error
+    return OpenVinoModel(path, precision=precision, threads=threads)
 
 
 class OnnxModel:
@@ -37,7 +81,10 @@ class OnnxModel:
     Raises DeviceError when `cuda` is asked for and cannot be had, ArtifactError when the file cannot be loaded.
     """
 
-    def __init__(self, path: Path, *, device: Literal["auto", "cpu", "cuda"], threads: int | None) -> None:
+    runtime: Runtime = "onnxruntime"
+    precision: Precision = "f32"
+
+    def __init__(self, path: Path, *, device: Device, threads: int | None) -> None:
         wants_cuda = device == "cuda" or (device == "auto" and has_cuda_driver())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -52,7 +99,8 @@ class OnnxModel:
         except Exception as error:  # onnxruntime raises its own kinds, none of them public
             raise ArtifactError(f"{path} cannot be loaded by onnxruntime: {error}") from error
         self._session.disable_fallback()
-        self.device = "cuda" if "CUDAExecutionProvider" in self._session.get_providers() else "cpu"
+        has_cuda = "CUDAExecutionProvider" in self._session.get_providers()
+        self.device: Literal["cpu", "cuda"] = "cuda" if has_cuda else "cpu"
         if self.device == "cpu" and device == "cuda":
             raise DeviceError(
                 "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "

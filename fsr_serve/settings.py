@@ -3,12 +3,12 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fsr_serve.errors import SettingsError
+from fsr_serve.session import Device, Precision, Runtime
 
 PREFIX = "FSR_"
 
@@ -28,8 +28,11 @@ class Settings(BaseSettings):
     """Folder of models: <name>/<version>/manifest.json."""
     model: str | None = None
     """Name of the model to serve; may be left out where the folder holds just one."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    runtime: Runtime = "onnxruntime"
+    device: Device = "auto"
     """auto takes CUDA where it starts, else the CPU; cuda refuses to start without it."""
+    precision: Precision = "f32"
+    """bf16 needs the openvino runtime and a processor with AMX or AVX512-BF16."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one inference; all cores by default."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)

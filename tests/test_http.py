@@ -289,7 +289,7 @@ def test_metrics_count_requests_images_errors_and_time(client, server):
     assert grown("fsr_request_duration_seconds_count", "/classify") == 3
     assert grown("fsr_stage_duration_seconds_count", "inference") == 2
     version = server.classifier.version
-    assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "cpu"]))] == 1
+    assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "onnxruntime", "cpu", "f32"]))] == 1
 
 
 def test_scanning_for_paths_leaves_no_trace_in_the_metrics(client):

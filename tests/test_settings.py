@@ -47,6 +47,8 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting(set_environment):
         ("FSR_MAX_IMAGES", "many", "valid integer"),
         ("FSR_MAX_IMAGE_PIXELS", "1000000000", "less than or equal to 178956970"),
         ("FSR_DEVICE", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("FSR_RUNTIME", "tensorrt", "'onnxruntime' or 'openvino'"),
+        ("FSR_PRECISION", "int4", "'f32' or 'bf16'"),
         ("FSR_THREADS", "-1", "greater than or equal to 1"),
     ],
 )

@@ -98,7 +98,7 @@ async def _live(request: Request) -> Response:
 async def _ready(request: Request) -> Response:
     """A server exists only once its model is verified and warmed; until then no worker answers."""
     classifier = request.app.state.server().classifier
-    return JSONResponse({"ready": True, "model": classifier.identity, "device": classifier.device})
+    return JSONResponse({"ready": True, "model": classifier.identity, **classifier.engine})
 
 
 async def _metrics(request: Request) -> Response:
