@@ -1,55 +1,38 @@
-"""The command python -m export: load, export, compare, and only then put in place."""
+"""The command python -m export: a checkpoint, or any other network, becomes a model version."""
 
-import contextlib
+import importlib
 import logging
-import shutil
 import sys
-import tempfile
 import warnings
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-import onnxruntime
-import torch
 import tyro
 from pydantic_core import to_jsonable_python
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
-from export.graph import OPSET, fold_batch_norm, write_graph
-from export.parity import Parity, ParityError, compare
-from fsr_serve.artifact import (
-    IMAGES,
-    LOGITS,
-    MODEL_FILE,
-    WEIGHTS_FILE,
-    Accuracy,
-    Manifest,
-    Preprocessing,
-    Tensors,
-    file_sha256,
-    write_manifest,
-)
+from export.errors import ExportError
+from export.parity import Parity
+from export.target import check_target
+from export.version import Source, make_version
+from fsr_serve.artifact import Accuracy, Precision
 from fsr_serve.errors import ArtifactError
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
-from training.data import DataError, ImageData, hold_out, load_images, to_floats
-from training.evaluation.statistics import wilson
-
-COMPARED_IMAGES = 256
-
-
-class TargetError(ValueError):
-    """The target of the export cannot be used."""
+from training.data import hold_out, load_images
+from training.evaluation.results import load_results, weights_sha256
+from training.source import DataError
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Turn a checkpoint into a model version: an ONNX graph with the Gumbel noise frozen, weights and manifest.
+    """Turn a checkpoint into a model version: ONNX graphs with the Gumbel noise frozen, weights and manifest.
 
-    The exported file is always compared with torch on held-out images, clean and perturbed; a file that
-    differs is not written.
+    The files are always compared with torch on held-out images, clean and attacked by PGD-20; files that differ, or
+    that lose more than a fifth of the checkpoint's robust accuracy, are not written.
+
+    Any other network: python -m export --module PACKAGE:FACTORY --weights FILE --data DATA TARGET
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -60,102 +43,137 @@ class Arguments:
     """Where the data it was trained on lies now; by default where it lay then."""
     weights: Weights = "best"
     """best: highest PGD-10 accuracy on validation images. last: after the last epoch."""
+    precision: Precision = "fp32"
+    """fp32: the reference. fp16: for GPUs. int8: for CPUs; ranges are calibrated on training images."""
+    attack_graph: bool = True
+    """Make attack.onnx too, with which the deployed file can be attacked."""
+
+
+@dataclass(frozen=True)
+class ModuleArguments:
+    """Turn any torch network into a model version: images (n, 3, h, w) in [0, 1] -> logits (n, classes).
+
+    The data gives class names and image size. Its `test` split is compared with torch, clean and attacked by PGD-20;
+    files that differ are not written.
+    """
+
+    target: tyro.conf.Positional[Path]
+    """Folder to make, MODELS/NAME/VERSION with a whole number as VERSION."""
+    module: str
+    """PACKAGE:FACTORY, called without arguments for the network; its code is imported and run."""
+    weights: Path
+    """State of the network, a safetensors file."""
+    data: str
+    """Hugging Face id or folder, with the splits train and test."""
+    precision: Precision = "fp32"
+    """fp32: the reference. fp16: for GPUs. int8: for CPUs; ranges are calibrated on training images."""
+    attack_graph: bool = True
+    """Make attack.onnx too, with which the deployed file can be attacked."""
 
 
 def main() -> None:
-    arguments = tyro.cli(Arguments, prog="python -m export")
+    is_module = any(word.partition("=")[0] == "--module" for word in sys.argv[1:])
+    kind: type[Arguments | ModuleArguments] = ModuleArguments if is_module else Arguments
+    arguments = tyro.cli(kind, prog="python -m export")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # lists every optional package that is absent
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch|copyreg")
+    warnings.filterwarnings("ignore", message=".*dynamic_shapes|.*axis name", module="torch|export")
     try:
         parity = export(arguments)
-    except (ArtifactError, CheckpointError, DataError, ParityError, TargetError, OSError) as error:
+    except (ArtifactError, CheckpointError, DataError, ExportError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; nothing was written")
-    print(
-        f"{arguments.target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {len(parity.clean)} images, "
-        "each clean and perturbed"
+    print(summary(arguments.target, parity))
+
+
+def export(arguments: Arguments | ModuleArguments) -> Parity:
+    """Write the model version. It appears at the target whole and compared, or not at all."""
+    check_target(arguments.target)
+    source = read_module(arguments) if isinstance(arguments, ModuleArguments) else read_checkpoint(arguments)
+    return make_version(source, arguments.target, arguments.precision, has_attack_graph=arguments.attack_graph)
+
+
+def summary(target: Path, parity: Parity) -> str:
+    """What was proved, in two lines."""
+    n = len(parity.clean)
+    robust = f", under PGD-20 {parity.attacked.mean():.1%}" if parity.attacked is not None else ""
+    return (
+        f"{target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {n} images, each clean and attacked; "
+        f"{parity.same_labels:.2%} the same labels\n"
+        f"the file keeps {parity.clean.mean():.1%} of them right{robust}; torch {parity.torch_clean.mean():.1%} and "
+        f"{parity.torch_attacked.mean():.1%}"
     )
 
 
-def export(arguments: Arguments) -> Parity:
-    """Write the model version. It appears at the target whole and compared, or not at all."""
-    target = arguments.target
-    _check_target(target)
+def read_checkpoint(arguments: Arguments) -> Source:
+    """Raises CheckpointError or DataError."""
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     model = folder.load_model(arguments.weights)
     images = load_images(arguments.data or config.data, "train")
     config.check_data(images)
     trained_on, held_out = hold_out(images, config.recipe.held_out, config.seed)
-    held_out = held_out.spread(COMPARED_IMAGES)
-    compared = _first(COMPARED_IMAGES, held_out, trained_on.spread(COMPARED_IMAGES))
-    torch.manual_seed(config.seed)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    return Source(
+        model=model,
+        held_out=held_out,
+        trained_on=trained_on,
+        data_name=config.data_name,
+        seed=config.seed,
+        training=_training(config, arguments.weights),
+        accuracies=_measured(arguments.checkpoint, arguments.weights),
+    )
+
+
+def read_module(arguments: ModuleArguments) -> Source:
+    """Raises ExportError when the factory or its weights cannot be used, or DataError."""
+    model = _build(arguments.module)
     try:
-        write_graph(fold_batch_norm(model), config.image_shape, part)
-        parity = compare(model, part, *compared)
-        write_manifest(part, _manifest(config, arguments.weights, parity, len(held_out), part))
-        part.chmod(0o755)  # temporary files are for their owner only; the server may be another user
-        for file in part.iterdir():
-            file.chmod(0o644)
-        part.rename(target)
-    except BaseException as error:
-        shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):  # leave no model without a version: a server would refuse to start
-            target.parent.rmdir()
-        if isinstance(error, OSError) and target.exists():
-            raise _exists(target) from error
-        raise
-    return parity
+        model.load_state_dict(load_file(arguments.weights))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ExportError(f"{arguments.weights} does not hold the weights of {arguments.module}: {error}") from error
+    test, train = (load_images(arguments.data, split) for split in ("test", "train"))
+    if test.classes != train.classes or test.shape != train.shape:
+        raise DataError(f"the splits test and train of {arguments.data!r} differ in classes or image size")
+    return Source(
+        model=model.eval(),
+        held_out=test,
+        trained_on=train,
+        data_name=arguments.data,
+        seed=0,
+        training={"method": "unknown: exported from a module", "module": arguments.module},
+        accuracies=(),
+    )
 
 
-def _check_target(target: Path) -> None:
-    if not (target.name.isdecimal() and int(target.name) > 0):
-        raise TargetError(f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
-    if target.exists():
-        raise _exists(target)
+def _build(module: str) -> nn.Module:
+    package, _, factory = module.partition(":")
+    if not package or not factory.isidentifier():
+        raise ExportError(f"module is {module!r}; expected PACKAGE:FACTORY, such as my_package.networks:create")
+    try:
+        model = getattr(importlib.import_module(package), factory)()
+    except Exception as error:  # code of the user
+        raise ExportError(f"{module} cannot be built: {type(error).__name__}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ExportError(f"{module} returns a {type(model).__name__}; expected a torch.nn.Module")
+    return model
 
 
-def _exists(target: Path) -> TargetError:
-    return TargetError(f"{target} exists; a version is never overwritten, so export to the next number")
+def _training(config: RunConfig, weights: Weights) -> dict:
+    return {
+        "data": config.data_name,
+        "method": f"{config.recipe.attack} adversarial training{' with FSR' if config.model.fsr else ''}",
+        "recipe": {"name": config.recipe_name, **to_jsonable_python(config.recipe)},
+        "weights": weights,
+        "seed": config.seed,
+        "model": to_jsonable_python(config.model),
+    }
 
 
-def _first(count: int, *parts: ImageData) -> tuple[Tensor, Tensor]:
-    """`count` images float32 (n, 3, h, w) and labels, in the order of the parts; few images are gone through again."""
-    pixels, labels = (torch.cat([getattr(part, name) for part in parts]) for name in ("pixels", "labels"))
-    order = torch.arange(count) % len(labels)
-    return to_floats(pixels[order]), labels[order]
-
-
-def _manifest(config: RunConfig, weights: Weights, parity: Parity, distinct: int, folder: Path) -> Manifest:
-    def accuracy(attack: str, correct: npt.NDArray[np.bool_]) -> Accuracy:
-        interval = wilson(int(correct[:distinct].sum()), distinct)
-        data = f"{config.data_name}, held out of training"
-        return Accuracy(attack=attack, n=distinct, data=data, **interval._asdict())
-
-    height, width = config.image_shape
-    return Manifest(
-        classes=config.classes,
-        preprocessing=Preprocessing(height=height, width=width),
-        tensors={MODEL_FILE: Tensors(inputs=(IMAGES,), outputs=(LOGITS,))},
-        files={name: file_sha256(folder / name) for name in (MODEL_FILE, WEIGHTS_FILE)},
-        training={
-            "data": config.data_name,
-            "method": f"{config.recipe.attack} adversarial training{' with FSR' if config.model.fsr else ''}",
-            "recipe": {"name": config.recipe_name, **to_jsonable_python(config.recipe)},
-            "weights": weights,
-            "seed": config.seed,
-            "model": to_jsonable_python(config.model),
-        },
-        accuracies=(
-            accuracy("none", parity.clean),
-            accuracy("PGD-10, L-infinity 8/255", parity.perturbed),
-        ),
-        versions={
-            "opset": str(OPSET),
-            "onnxruntime": onnxruntime.__version__,
-            **{name: version(name) for name in ("torch", "onnx", "onnxscript")},
-        },
+def _measured(run: Path, weights: Weights) -> tuple[Accuracy, ...]:
+    digest = weights_sha256(run, weights)
+    results = (asdict(result) for result in load_results(run) if result.weights_sha256 == digest)
+    return tuple(
+        Accuracy(**{name: value for name, value in result.items() if name in Accuracy.model_fields})
+        for result in results
     )

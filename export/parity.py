@@ -1,62 +1,161 @@
-"""The exported file against torch, on the same images."""
+"""The exported graphs against torch, on the same images, clean and attacked from the same starts."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from fsr_serve.artifact import MODEL_FILE
-from fsr_serve.session import OnnxModel
+from export.errors import ParityError
+from export.evidence import EvidenceNet
+from fsr_serve.artifact import ATTACK_FILE, EVIDENCE_FILE, MODEL_FILE, Precision
+from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph, pgd
+from fsr_serve.session import Floats, OnnxModel, start_onnxruntime
 from training.accuracy import frozen
-from training.attacks import pgd
+from training.attacks import cross_entropy
+from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, RandomStarts
+from training.evaluation.suite import attack_named
 
 TOLERANCE = 1e-4
-"""Largest difference of a logit that is accepted."""
+"""Largest difference of a logit that is accepted of fp32."""
 ROUNDING = 1e-6
 """The same as a share of the largest logit, for networks whose logits are so large that float32 cannot do better."""
-EPSILON = 8 / 255
-STEPS = 10
+SAME_LABELS = {"fp32": 1.0, "fp16": 0.999, "int8": 0.985}
+"""Least share of images, clean and attacked, that must get the label that torch gives them."""
+ROBUSTNESS_KEPT = 0.8
+"""Least robust accuracy of the file, attacked through its own attack graph, as a share of the checkpoint's."""
+LARGE_GRADIENT = 1e-3
+"""Of an image's largest; smaller ones may round to another sign."""
+SAME_SIGNS = 0.999
+"""Least share of large gradients with torch's sign: a ReLU at zero may fall to either side."""
 BATCH = 64
+ATTACK: Final = "pgd20"
 
-
-class ParityError(ValueError):
-    """The exported file does not compute what torch computes."""
+Flags = npt.NDArray[np.bool_]
 
 
 class Parity(NamedTuple):
-    """What the comparison found; `clean` and `perturbed` have one entry per image."""
+    """What the comparison found; flags have one entry per image, and say which keep their label."""
 
     max_difference: float
-    """Largest |torch - onnxruntime| of any logit."""
-    clean: npt.NDArray[np.bool_]
-    """Which images the exported file has right."""
-    perturbed: npt.NDArray[np.bool_]
-    """Which it has right under PGD-10, 8/255, steps of 2/255, random start."""
+    """Largest |torch - onnxruntime| of any logit, clean or attacked."""
+    same_labels: float
+    """Share of images, clean and attacked, that torch and the file give the same label."""
+    clean: Flags
+    attacked: Flags | None
+    """The file under PGD-20 through its own attack graph; None without one."""
+    torch_clean: Flags
+    torch_attacked: Flags
 
 
-def compare(model: nn.Module, folder: Path, images: Tensor, labels: Tensor) -> Parity:
-    """Compare on clean and on PGD-perturbed images. Raises ParityError when they differ by more than rounding."""
+def compare(
+    model: nn.Module, folder: Path, images: Tensor, labels: Tensor, *, seed: int, precision: Precision
+) -> Parity:
+    """Compare the graphs in `folder` with the network they were made from.
+
+    Images are float32 (n, 3, h, w) in [0, 1], labels (n,). Raises ParityError when logits, evidence, gradients or
+    robustness differ by more than the precision explains.
+    """
     exported = OnnxModel(folder / MODEL_FILE, device="cpu", threads=None)
-    difference, largest = 0.0, 0.0
-    correct: tuple[list[npt.NDArray[np.bool_]], ...] = ([], [])
+    height, width = images.shape[2:]
+    attack = attack_named(ATTACK, epsilon=EPSILON, seed=seed, image_shape=(height, width))
+    expected: list[Floats] = []
+    found: list[Floats] = []
+    truth = labels.numpy()
     with frozen(model):
-        for clean, truth in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-            perturbed = pgd(model, clean, truth, epsilon=EPSILON, step_size=EPSILON / 4, steps=STEPS)
-            for inputs, flags in zip((clean, perturbed), correct, strict=True):
-                with torch.no_grad():
-                    expected = model(inputs).numpy()
-                found = exported.logits(inputs.numpy())
-                # NaN compares false with everything, so it must not pass through max()
-                difference = float(np.maximum(difference, np.abs(expected - found).max()))
-                largest = max(largest, float(np.abs(expected).max()))
-                flags.append(found.argmax(axis=1) == truth.numpy())
-    tolerance = max(TOLERANCE, ROUNDING * largest)
+        attacked = torch.cat(
+            [
+                attack(model, part, part_labels)
+                for part, part_labels in zip(images.split(BATCH), labels.split(BATCH), strict=True)
+            ]
+        )
+        for inputs in (images, attacked):
+            with torch.no_grad():
+                expected.append(torch.cat([model(part) for part in inputs.split(BATCH)]).numpy())
+            found.append(np.concatenate([exported.logits(part.numpy()) for part in inputs.split(BATCH)]))
+        difference = float(np.abs(np.stack(expected) - np.stack(found)).max())
+        same = np.stack(expected).argmax(axis=2) == np.stack(found).argmax(axis=2)
+        _check_logits(difference, float(np.abs(expected).max()), float(same.mean()), same.size, precision)
+        if precision == "fp32":
+            _check_evidence(model, folder, images[:BATCH])
+            _check_gradients(model, folder, images[:BATCH], labels[:BATCH])
+    torch_clean, torch_attacked = (logits.argmax(axis=1) == truth for logits in expected)
+    own = _attacked_through(folder, exported, images.numpy(), truth, seed)
+    if own is not None and own.mean() < ROBUSTNESS_KEPT * torch_attacked.mean():
+        raise ParityError(
+            f"the exported file keeps {own.mean():.1%} of {len(images)} images right under PGD-20, the checkpoint "
+            f"{torch_attacked.mean():.1%}; expected at least {ROBUSTNESS_KEPT:g} of that, so nothing was written"
+        )
+    clean = found[0].argmax(axis=1) == truth
+    return Parity(difference, float(same.mean()), clean, own, torch_clean, torch_attacked)
+
+
+def _check_logits(difference: float, largest: float, same_labels: float, count: int, precision: Precision) -> None:
+    tolerance = max(TOLERANCE, ROUNDING * largest) if precision == "fp32" else np.inf
+    # NaN compares false with everything, so the comparison must be the one that accepts
     if not (np.isfinite(difference) and difference <= tolerance):
         raise ParityError(
-            f"the exported logits differ from torch's by up to {difference:.1e} over {len(images)} images, clean and "
-            f"perturbed; at most {tolerance:.0e} is accepted, so nothing was written"
+            f"the exported logits differ from torch's by up to {difference:.1e} over {count} images, clean and "
+            f"attacked; at most {tolerance:.0e} is accepted, so nothing was written"
         )
-    return Parity(difference, *(np.concatenate(flags) for flags in correct))
+    if precision != "fp32" and same_labels < SAME_LABELS[precision]:
+        raise ParityError(
+            f"the {precision} file gives {same_labels:.2%} of {count} images, clean and attacked, the label that torch "
+            f"gives them; expected at least {SAME_LABELS[precision]:.1%}, so nothing was written"
+        )
+
+
+def _check_evidence(model: nn.Module, folder: Path, images: Tensor) -> None:
+    if not (folder / EVIDENCE_FILE).exists():
+        return
+    network = EvidenceNet(model, (images.shape[2], images.shape[3]))
+    session = start_onnxruntime(folder / EVIDENCE_FILE, device="cpu", threads=None)
+    found = session.run(list(network.output_names), {"images": images.numpy()})
+    with torch.no_grad():
+        expected = network(images)
+    for name, ours, theirs in zip(network.output_names, found, expected, strict=True):
+        difference = float(np.abs(ours - theirs.numpy()).max())
+        tolerance = max(TOLERANCE, ROUNDING * float(theirs.abs().max()))
+        if not difference <= tolerance:
+            raise ParityError(
+                f"{EVIDENCE_FILE}: {name} differs from torch's by up to {difference:.1e} over {len(images)} images; "
+                f"at most {tolerance:.0e} is accepted, so nothing was written"
+            )
+
+
+def _check_gradients(model: nn.Module, folder: Path, images: Tensor, labels: Tensor) -> None:
+    if not (folder / ATTACK_FILE).exists():
+        return
+    graph = AttackGraph(folder / ATTACK_FILE, device="cpu", threads=None)
+    found = graph.step(images.numpy(), labels.numpy(), CROSS_ENTROPY).gradient
+    inputs = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(cross_entropy(model(inputs), labels).sum(), inputs)
+    largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+    is_large = (gradient.abs() > LARGE_GRADIENT * largest).numpy()
+    same = float((np.sign(found) == gradient.sign().numpy())[is_large].mean()) if is_large.any() else 1.0
+    if not same >= SAME_SIGNS:
+        raise ParityError(
+            f"{ATTACK_FILE}: {same:.2%} of the large gradients have torch's sign over {len(images)} images; expected "
+            f"at least {SAME_SIGNS:.1%}, so nothing was written"
+        )
+
+
+def _attacked_through(
+    folder: Path, exported: OnnxModel, images: Floats, labels: npt.NDArray, seed: int
+) -> Flags | None:
+    """Which images the file keeps under PGD-20 through its own attack graph, from the same starts as torch's."""
+    if not (folder / ATTACK_FILE).exists():
+        return None
+    graph = AttackGraph(folder / ATTACK_FILE, device="cpu", threads=None)
+    attack = GRADIENT_ATTACKS[ATTACK]
+    starts = RandomStarts(seed, image_values=images[0].size)
+    flags = []
+    for first in range(0, len(images), BATCH):
+        part, truth = images[first : first + BATCH], labels[first : first + BATCH]
+        start = starts.next(part.shape, EPSILON)
+        step_size = EPSILON / attack.divisor
+        adversarial = pgd(graph, part, truth, epsilon=EPSILON, step_size=step_size, steps=attack.steps, start=start)
+        flags.append(exported.logits(adversarial).argmax(axis=1) == truth)
+    return np.concatenate(flags)

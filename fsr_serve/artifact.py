@@ -2,9 +2,15 @@
 
 models/<name>/<version>/
     model.onnx       images float32 (n, 3, h, w) in [0, 1] -> logits float32 (n, classes)
-    weights.data     the external data of the graphs
+    evidence.onnx    the same, and `features` and `evidence_of` each FSR module; run instead of model.onnx
+    attack.onnx      images, labels int64 (n,), loss_weights float32 (2,) [cross-entropy, margin]
+                     -> logits, loss (n,), gradient (n, 3, h, w) of the summed loss
+    weights.data     the external data that the graphs share
     manifest.json    `Manifest`
     manifest.sha256  `sha256sum -c` checks the manifest with it
+    model.sig        signature of the files above, where there is one (`fsr_serve.signature`)
+
+Only model.onnx, the manifest and its digest are always there; the manifest says what is missing and why.
 """
 
 import hashlib
@@ -17,12 +23,20 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, m
 from fsr_serve.errors import ArtifactError
 
 MODEL_FILE = "model.onnx"
+EVIDENCE_FILE = "evidence.onnx"
+ATTACK_FILE = "attack.onnx"
 WEIGHTS_FILE = "weights.data"
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
+SIGNATURE_FILE = "model.sig"
 
 IMAGES = "images"
+LABELS = "labels"
+LOSS_WEIGHTS = "loss_weights"
 LOGITS = "logits"
+FEATURES = "features"
+LOSS = "loss"
+GRADIENT = "gradient"
 
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -48,37 +62,62 @@ class Tensors(_Frozen):
     outputs: tuple[str, ...]
 
 
+Precision = Literal["fp32", "fp16", "int8"]
+"""Of the weights and activations in model.onnx and evidence.onnx; attack.onnx computes in fp32."""
+
+
 class Accuracy(_Frozen):
-    """Share of `n` images that keep their label under `attack` ("none": as they are), with its 95 % interval."""
+    """Share of `n` images that keep their label under an attack, with its 95 % interval."""
 
     attack: str
+    """`clean`, or the attack's short name."""
+    definition: str
+    epsilon: float = Field(ge=0, le=1)
+    """L-infinity bound in [0, 1] pixels; 0 for `clean`."""
     accuracy: float = Field(ge=0, le=1)
     low: float = Field(ge=0, le=1)
     high: float = Field(ge=0, le=1)
     n: int = Field(ge=1)
     data: str
+    data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    """Of the images as the network takes them, and their labels."""
+    seed: int
+    """Of random starts and of Square's proposals."""
+    runtime: str
+    """What computed it: onnxruntime or OpenVINO for these files, torch for the checkpoint."""
+    precision: str
+    seconds: float = Field(ge=0)
+    """Wall time of the measurement."""
+    measured: str
+    """Day it was finished, ISO 8601."""
 
 
 class Manifest(_Frozen):
     """What is known of a model version."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     classes: Annotated[tuple[str, ...], Field(min_length=2)]
     preprocessing: Preprocessing
-    tensors: dict[str, Tensors]
+    precision: Precision
+    tensors: dict[FileName, Tensors]
+    """Of each graph there is."""
+    missing: dict[FileName, str]
+    """Graphs there are not, and why; what needs them is off."""
     files: dict[FileName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     training: dict[str, JsonValue]
-    """Method, data, recipe, seed and weights (best or last) it was trained with."""
+    """Method, data, recipe, seed and weights (best or last) it was trained with, as far as known."""
     accuracies: tuple[Accuracy, ...]
     """Measured on these very files."""
+    checkpoint_accuracies: tuple[Accuracy, ...]
+    """Measured in torch on the checkpoint that the files were made from."""
     versions: dict[str, str]
-    """Of the tools that made it."""
+    """Of the tools that made it, with opset, IR version and producer of the graphs."""
 
     @model_validator(mode="after")
-    def _model_is_listed(self) -> Self:
-        for name in (MODEL_FILE, WEIGHTS_FILE):
-            if name not in self.files:
-                raise ValueError(f"files lacks {name}")
+    def _every_graph_is_listed(self) -> Self:
+        for name in {MODEL_FILE, *self.tensors}:
+            if name not in self.files or name not in self.tensors:
+                raise ValueError(f"{name} must be in files and in tensors")
         return self
 
 
@@ -91,6 +130,17 @@ class ModelVersion:
     path: Path
     manifest: Manifest
     sha256: str
+
+
+def evidence_of(index: int) -> tuple[str, ...]:
+    """Outputs of evidence.onnx for FSR module number `index`, counted from 0 in the order of the network.
+
+    Logits of the auxiliary head on f+, f- and recalibrated f- (n, classes), the share of the features' magnitude
+    that the mask calls non-robust (n,), and class-evidence maps of the three and of f~ (n, classes, h', w').
+    """
+    names = ("robust_logits", "nonrobust_logits", "recalibrated_logits", "mask_mass")
+    maps = ("robust_map", "nonrobust_map", "recalibrated_map", "output_map")
+    return tuple(f"{name}_{index}" for name in (*names, *maps))
 
 
 def greatest_version(models: Path, name: str | None) -> Path:
@@ -128,9 +178,9 @@ def read_version(path: Path) -> ModelVersion:
     try:
         manifest = Manifest.model_validate_json(manifest_bytes)
     except ValidationError as error:
-        raise ArtifactError(f"{path / MANIFEST_FILE} is not a manifest of format 1: {error}") from error
+        raise ArtifactError(f"{path / MANIFEST_FILE} is not a manifest of format 2: {error}") from error
     for file in sorted(path.iterdir()):
-        if file.name not in {*manifest.files, MANIFEST_FILE, DIGEST_FILE}:
+        if file.name not in {*manifest.files, MANIFEST_FILE, DIGEST_FILE, SIGNATURE_FILE}:
             raise ArtifactError(f"{file} is not in the manifest; expected only files that it lists. Remove it")
         if file.is_symlink() or not file.is_file():
             raise ArtifactError(f"{file} is no plain file; expected the file itself, not a link or a folder")
@@ -145,10 +195,20 @@ def read_version(path: Path) -> ModelVersion:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest and its digest into the version's folder; its other files are there already."""
+    """Write the manifest and its digest into the version's folder; its other files are there already.
+
+    Interrupted between the two, it leaves a version that is refused until this has run again.
+    """
     manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
-    (path / MANIFEST_FILE).write_bytes(manifest_bytes)
-    (path / DIGEST_FILE).write_bytes(_digest_line(hashlib.sha256(manifest_bytes).hexdigest()))
+    contents = {
+        MANIFEST_FILE: manifest_bytes,
+        DIGEST_FILE: _digest_line(hashlib.sha256(manifest_bytes).hexdigest()),
+    }
+    parts = {name: path.parent / f".{path.name}.{name}" for name in contents}
+    for name, part in parts.items():
+        part.write_bytes(contents[name])
+    for name, part in parts.items():
+        part.replace(path / name)
 
 
 def file_sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ FsrError
 ├── StartupError            the server refuses to start
 │   ├── SettingsError       a setting is unknown or out of range
 │   ├── ArtifactError       a model version is missing, incomplete or altered
+│   ├── SignatureError      a model version is not signed as it must be
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
 └── RequestError            a request, or one image of it, is refused: code, HTTP status, message
 """
@@ -23,6 +24,10 @@ class SettingsError(StartupError):
 
 class ArtifactError(StartupError):
     """A model version is missing, incomplete or altered."""
+
+
+class SignatureError(StartupError):
+    """A model version is not signed by the key that must have signed it, or was altered since."""
 
 
 class DeviceError(StartupError):

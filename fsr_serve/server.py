@@ -14,6 +14,7 @@ from fsr_serve.errors import StartupError
 from fsr_serve.metrics import Metrics
 from fsr_serve.session import open_session
 from fsr_serve.settings import Settings, load_settings
+from fsr_serve.signature import verify_signature
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Server:
         """Verify the greatest model version, load and warm it. Raises StartupError saying what is wrong."""
         metrics = Metrics(registry)
         version = read_version(greatest_version(settings.models, settings.model))
+        if settings.require_signature is not None:
+            verify_signature(version.path, settings.require_signature)
         session = open_session(
             version.path / MODEL_FILE,
             runtime=settings.runtime,

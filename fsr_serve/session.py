@@ -3,6 +3,7 @@
 import ctypes
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -76,42 +77,52 @@ def _open_vino(path: Path, precision: Precision, threads: int | None) -> Session
 
 
 class OnnxModel:
-    """A model.onnx in onnxruntime, on CUDA or on the CPU.
-
-    Raises DeviceError when `cuda` is asked for and cannot be had, ArtifactError when the file cannot be loaded.
-    """
+    """A model.onnx in onnxruntime, on CUDA or on the CPU. Raises as `start_onnxruntime` does."""
 
     runtime: Runtime = "onnxruntime"
     precision: Precision = "f32"
 
     def __init__(self, path: Path, *, device: Device, threads: int | None) -> None:
-        wants_cuda = device == "cuda" or (device == "auto" and has_cuda_driver())
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        options.log_severity_level = 3
-        providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
-        if wants_cuda:
-            onnxruntime.preload_dlls()
-            # TF32 would move logits by more than the parity that export promises
-            providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
-        try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # onnxruntime raises its own kinds, none of them public
-            raise ArtifactError(f"{path} cannot be loaded by onnxruntime: {error}") from error
-        self._session.disable_fallback()
+        self._session = start_onnxruntime(path, device=device, threads=threads)
         has_cuda = "CUDAExecutionProvider" in self._session.get_providers()
         self.device: Literal["cpu", "cuda"] = "cuda" if has_cuda else "cpu"
-        if self.device == "cpu" and device == "cuda":
-            raise DeviceError(
-                "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "
-                "Install the cuda extra, or set FSR_DEVICE=cpu"
-            )
-        if self.device == "cpu" and wants_cuda:
-            logger.warning("there is a CUDA driver but onnxruntime could not start CUDA; running on the CPU")
 
     def logits(self, images: Floats) -> Floats:
         (logits,) = self._session.run([LOGITS], {IMAGES: images})
         return np.asarray(logits, dtype=np.float32)
+
+
+def start_onnxruntime(
+    path: Path, *, device: Device, threads: int | None, config: Mapping[str, str] | None = None
+) -> onnxruntime.InferenceSession:
+    """A graph file in onnxruntime, on CUDA or on the CPU; `config` are its session options by name.
+
+    Raises DeviceError when `cuda` is asked for and cannot be had, ArtifactError when the file cannot be loaded.
+    """
+    wants_cuda = device == "cuda" or (device == "auto" and has_cuda_driver())
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    for name, value in (config or {}).items():
+        options.add_session_config_entry(name, value)
+    providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]
+    if wants_cuda:
+        onnxruntime.preload_dlls()
+        # TF32 would move logits by more than the parity that export promises
+        providers.insert(0, ("CUDAExecutionProvider", {"use_tf32": "0"}))
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=providers)
+    except Exception as error:  # onnxruntime raises its own kinds, none of them public
+        raise ArtifactError(f"{path} cannot be loaded by onnxruntime: {error}") from error
+    session.disable_fallback()
+    if wants_cuda and "CUDAExecutionProvider" not in session.get_providers():
+        if device == "cuda":
+            raise DeviceError(
+                "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "
+                "Install the cuda extra, or set FSR_DEVICE=cpu"
+            )
+        logger.warning("there is a CUDA driver but onnxruntime could not start CUDA; running on the CPU")
+    return session
 
 
 def has_cuda_driver() -> bool:

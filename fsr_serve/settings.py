@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """bf16 needs the openvino runtime and a processor with AMX or AVX512-BF16."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one inference; all cores by default."""
+    require_signature: Path | None = None
+    """Public key (PEM) that must have signed the model version; by default none has to."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
     max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)

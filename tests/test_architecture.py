@@ -58,12 +58,22 @@ def test_a_missing_extra_is_named(module, extra):
     assert done.stderr == f"python -m {module} needs torch; install it with: pip install 'fsr-serve[{extra}]'\n"
 
 
-@pytest.mark.parametrize("module", ["training", "training.evaluation", "export"])
-def test_help_is_complete(module):
+@pytest.mark.parametrize(
+    ("module", "options"),
+    [
+        ("training", ["--data", "--recipe", "--resume"]),
+        ("training.evaluation", ["--data", "--weights", "--attacks"]),
+        ("export", ["--data", "--weights", "--precision", "--module"]),
+        ("export.verify", ["--data", "--attacks", "--runtime", "--queries"]),
+        ("export.adopt", ["--classes", "--mean", "--probabilities"]),
+        ("export.sign", ["--key"]),
+    ],
+)
+def test_help_is_complete(module, options):
     done = subprocess.run(
         [sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    for option in ("--help", "--data") if module == "training" else ("--weights", "--data"):
+    for option in ("--help", *options):
         assert option in done.stdout
 
 
@@ -80,7 +90,8 @@ def test_a_bento_needs_what_the_package_needs():
 def test_serving_needs_nothing_that_the_package_does_not_list():
     """Third-party packages that fsr_serve imports, against the dependencies of pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    requirements = [*project["dependencies"], *project["optional-dependencies"]["openvino"]]
+    extras = project["optional-dependencies"]
+    requirements = [*project["dependencies"], *extras["openvino"], *extras["signing"]]
     listed = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in requirements}
     listed |= {"PIL", "pydantic_core", "anyio"}  # Pillow's module; parts of pydantic and starlette
     paths = [path for path in MODULES if path.relative_to(ROOT).parts[0] == "fsr_serve"]

@@ -10,7 +10,7 @@ import pytest
 from fsr_serve.artifact import greatest_version, read_version
 from fsr_serve.errors import ArtifactError
 
-FILES = ("manifest.json", "manifest.sha256", "model.onnx", "weights.data")
+FILES = ("attack.onnx", "evidence.onnx", "manifest.json", "manifest.sha256", "model.onnx", "weights.data")
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_manifest_cannot_name_files_elsewhere(version):
     content = json.dumps(manifest).encode()
     (version / "manifest.json").write_bytes(content)
     (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
-    with pytest.raises(ArtifactError, match=r"is not a manifest of format 1(.|\n)*../../secret"):
+    with pytest.raises(ArtifactError, match=r"is not a manifest of format 2(.|\n)*../../secret"):
         read_version(version)
 
 

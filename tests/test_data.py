@@ -7,7 +7,8 @@ import torch
 from conftest import CLASSES, SIDE, colour
 from PIL import Image
 
-from training.data import DataError, augment, hold_out, load_images, to_floats
+from training.data import augment, hold_out, load_images, to_floats
+from training.source import DataError
 
 
 def test_a_folder_per_class_loads_with_its_names(tiny_data):

@@ -1,17 +1,26 @@
 """What the evaluation command reports, and what it refuses."""
 
+import shutil
+
 import pytest
 import torch
 from scipy.stats import norm
 from torch import nn
 
 from training.accuracy import correct_under, frozen
-from training.checkpoint import RunFolder
+from training.checkpoint import CheckpointError, RunFolder
 from training.data import load_images, to_floats
 from training.device import pick_device
 from training.evaluation.command import Arguments, report
+from training.evaluation.results import load_results
 from training.evaluation.statistics import wilson
 from training.evaluation.suite import attack_named
+
+
+@pytest.fixture
+def checkpoint(checkpoint, tmp_path):
+    """A copy, because evaluations are kept in the run folder."""
+    return shutil.copytree(checkpoint, tmp_path / "run")
 
 
 def rows(text):
@@ -66,7 +75,12 @@ def test_accuracy_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(tiny_d
             return self.linear(images.mean(dim=(2, 3)))
 
     model = Watched().train()
-    flags = correct_under(attack_named("fgsm", 0.1).attack, model, load_images(str(tiny_data), "test"), pick_device())
+    flags = correct_under(
+        attack_named("fgsm", epsilon=0.1, seed=0, image_shape=(16, 16)),
+        model,
+        load_images(str(tiny_data), "test"),
+        pick_device(),
+    )
     assert flags.shape == (24,)
     assert model.modes == {False}
     assert model.training
@@ -96,3 +110,16 @@ def test_data_of_other_classes_is_refused(checkpoint, tmp_path, tiny_data):
         (folder / "0.png").write_bytes((tiny_data / "test" / name / "0.png").read_bytes())
     with pytest.raises(ValueError, match="the data has the 2 classes blue, red; .* was trained on the 3 classes"):
         report(Arguments(checkpoint, data=str(tmp_path)))
+
+
+def test_what_was_measured_is_kept_with_all_that_makes_it_comparable(checkpoint):
+    report(Arguments(checkpoint, attacks=("fgsm", "square"), queries=20, images=12))
+    report(Arguments(checkpoint, attacks=("fgsm",), images=12))
+    clean, square, fgsm = sorted(load_results(checkpoint), key=lambda result: "clean square fgsm".index(result.attack))
+    assert (clean.n, clean.epsilon, fgsm.epsilon, fgsm.seed, fgsm.weights) == (12, 0.0, 8 / 255, 0, "best")
+    assert square.definition == "Square, 20 queries"
+    assert clean.low <= clean.accuracy <= clean.high
+    assert clean.runtime == f"torch {torch.__version__}"
+    (checkpoint / "evaluation.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"evaluation.json is damaged: (.|\n)*Delete it to measure anew"):
+        load_results(checkpoint)

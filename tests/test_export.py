@@ -8,53 +8,29 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from torch import nn
 
-from export import command, parity
-from export.command import Arguments, TargetError, export
-from export.graph import fold_batch_norm, write_graph
-from export.parity import ParityError, compare
+from export import parity, version
+from export.command import Arguments, export
+from export.errors import ParityError, TargetError
+from export.evidence import EvidenceNet
+from export.folding import fold_batch_norm
+from export.graph import restricted, to_onnx
+from export.parity import compare
 from fsr_serve.artifact import read_version
-from fsr_serve.session import OnnxModel
 from training.checkpoint import CheckpointError, RunFolder
 from training.data import load_images, to_floats
-from training.models import BACKBONES, create_model
+from training.models import create_model
 
 
-def with_random_statistics(model):
-    """Batch norms as after training: their folding changes every weight."""
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.normal_(module.running_mean, std=0.3)
-            nn.init.uniform_(module.running_var, 0.5, 2)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.2)
-    return model.eval()
+def plain_graph(model):
+    """What becomes model.onnx: the part of the evidence graph that the logits need."""
+    network = EvidenceNet(fold_batch_norm(model.eval()), (32, 32)).eval()
+    evidence = to_onnx(network, (torch.zeros(2, 3, 32, 32),), {"images": True}, network.output_names)
+    return restricted(evidence, ["logits"])
 
 
-@pytest.mark.parametrize("fsr", [False, True])
-@pytest.mark.parametrize("name", BACKBONES)
-def test_torch_and_onnxruntime_agree_at_any_batch_size(name, fsr, tmp_path):
-    model = with_random_statistics(create_model(name, fsr=fsr, width=8))
-    write_graph(fold_batch_norm(model), (32, 32), tmp_path)
-    exported = OnnxModel(tmp_path / "model.onnx", device="cpu", threads=1)
-    for count in (1, 7, 64):
-        images = torch.rand(count, 3, 32, 32)
-        with torch.no_grad():
-            expected = model(images).numpy()
-        found = exported.logits(images.numpy())
-        assert np.abs(found - expected).max() < 1e-4
-        assert np.abs(expected).max() > 0.01, "logits too small to tell"
-
-
-def graph(folder):
-    return onnx.load(folder / "model.onnx", load_external_data=False)
-
-
-def test_resnet18_has_at_most_66_nodes_one_sigmoid_and_no_randomness(tmp_path):
-    write_graph(fold_batch_norm(create_model("resnet18", width=4).eval()), (32, 32), tmp_path)
-    operators = [node.op_type for node in graph(tmp_path).graph.node]
+def test_resnet18_has_at_most_66_nodes_one_sigmoid_and_no_randomness():
+    operators = [node.op_type for node in plain_graph(create_model("resnet18", width=4)).graph.node]
     assert len(operators) <= 66
     assert operators.count("Sigmoid") == 1
     assert "BatchNormalization" not in operators
@@ -63,21 +39,23 @@ def test_resnet18_has_at_most_66_nodes_one_sigmoid_and_no_randomness(tmp_path):
     ]
 
 
-def test_the_auxiliary_head_is_left_out(tmp_path):
-    with_fsr = create_model("resnet18", width=4, num_classes=10).eval()
-    write_graph(fold_batch_norm(with_fsr), (32, 32), tmp_path)
-    heads = [tensor for tensor in graph(tmp_path).graph.initializer if 10 in tensor.dims]
+def test_the_auxiliary_head_is_left_out():
+    graph = plain_graph(create_model("resnet18", width=4, num_classes=10))
+    heads = [tensor for tensor in graph.graph.initializer if 10 in tensor.dims]
     assert sorted(tuple(tensor.dims) for tensor in heads) == [(10,), (10, 32)]
 
 
 def test_the_graph_has_the_contracts_tensors_and_no_trace_of_the_machine(models):
-    model = graph(models / "colours" / "1")
+    model = onnx.load(models / "colours" / "1" / "model.onnx", load_external_data=False)
     (images,), (logits,) = model.graph.input, model.graph.output
     assert (images.name, logits.name) == ("images", "logits")
     shape = [dim.dim_param or dim.dim_value for dim in images.type.tensor_type.shape.dim]
     assert shape[1:] == [3, 16, 16]
     assert isinstance(shape[0], str), "the batch is dynamic"
-    files = b"".join((models / "colours" / "1" / name).read_bytes() for name in ("model.onnx", "manifest.json"))
+    files = b"".join(
+        (models / "colours" / "1" / name).read_bytes()
+        for name in ("model.onnx", "evidence.onnx", "attack.onnx", "manifest.json")
+    )
     assert os.getcwd().encode() not in files
     assert b".py" not in files
 
@@ -92,12 +70,17 @@ def test_the_manifest_says_what_was_trained_and_measured(models):
     assert manifest.training["method"] == "n_fgsm adversarial training with FSR"
     assert manifest.training["recipe"]["epochs"] == 6
     assert manifest.training["model"]["name"] == "resnet18"
-    clean, perturbed = manifest.accuracies
-    assert (clean.attack, perturbed.attack) == ("none", "PGD-10, L-infinity 8/255")
-    assert clean.n == perturbed.n == 32, "only distinct images count"
-    assert clean.low <= clean.accuracy <= clean.high
-    assert clean.accuracy >= perturbed.accuracy
+    assert manifest.precision == "fp32"
+    for accuracies, runtime in ((manifest.accuracies, "onnxruntime"), (manifest.checkpoint_accuracies, "torch")):
+        clean, attacked = accuracies
+        assert (clean.attack, clean.epsilon, attacked.attack, attacked.epsilon) == ("clean", 0, "pgd20", 8 / 255)
+        assert attacked.definition == "cross-entropy, 20 steps of epsilon/10, random start"
+        assert clean.n == attacked.n == 32
+        assert clean.low <= clean.accuracy <= clean.high
+        assert clean.accuracy >= attacked.accuracy
+        assert clean.runtime.startswith(runtime)
     assert manifest.versions["torch"] == torch.__version__
+    assert manifest.missing == {}
 
 
 def test_exported_files_can_be_read_by_a_server_of_another_user(models):
@@ -125,17 +108,17 @@ def test_a_file_that_disagrees_with_torch_is_not_left_behind(checkpoint, tmp_pat
             folded.network.linear.bias[0] += 0.1
         return folded
 
-    monkeypatch.setattr(command, "fold_batch_norm", altered)
-    with pytest.raises(ParityError, match=r"differ from torch's by up to 1.0e-01 over 256 images"):
+    monkeypatch.setattr(version, "fold_batch_norm", altered)
+    with pytest.raises(ParityError, match=r"differ from torch's by up to 1.0e-01 over 64 images, clean and attacked"):
         export(Arguments(checkpoint, tmp_path / "colours" / "1"))
     assert not (tmp_path / "colours").exists(), "a model without a version would keep a server from starting"
 
 
 def test_a_file_that_answers_nan_is_refused(models, checkpoint, tiny_data, monkeypatch):
     monkeypatch.setattr(parity.OnnxModel, "logits", lambda self, images: np.full((len(images), 3), np.nan, np.float32))
-    data = load_images(str(tiny_data), "test")
+    data, model = load_images(str(tiny_data), "test"), RunFolder(checkpoint).load_model("best")
     with pytest.raises(ParityError, match="differ from torch's by up to nan"):
-        compare(RunFolder(checkpoint).load_model("best"), models / "colours" / "1", to_floats(data.pixels), data.labels)
+        compare(model, models / "colours" / "1", to_floats(data.pixels), data.labels, seed=0, precision="fp32")
 
 
 def test_a_checkpoint_that_is_none_is_refused(tmp_path):

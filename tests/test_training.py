@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 from training import train as train_module
 from training.checkpoint import CheckpointError, RunFolder
 from training.command import ArgumentError, Arguments, run
-from training.data import DataError
 from training.models import create_model
 from training.recipes import RECIPES
+from training.source import DataError
 from training.state import average
 from training.train import TrainingStoppedError, learning_rate, stop_if_overfitted
 

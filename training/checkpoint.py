@@ -12,9 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from training.data import DataError, ImageData
+from training.data import ImageData
 from training.models import FSRNet, create_model
 from training.recipes import Recipe
+from training.source import DataError
 
 Weights = Literal["best", "last"]
 

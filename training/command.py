@@ -11,9 +11,10 @@ from tqdm import tqdm
 
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
-from training.data import DataError, ImageData, hold_out, load_images
+from training.data import ImageData, hold_out, load_images
 from training.device import pick_device
 from training.recipes import RECIPES, RecipeName
+from training.source import DataError
 from training.train import TrainingStoppedError, train
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -10,12 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "labels", "fine_label")
-
-
-class DataError(ValueError):
-    """The data cannot be used; the message names what was found, what is expected and the fix."""
+from training.source import DataError, open_split, spread
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class ImageData:
 
     def spread(self, count: int) -> "ImageData":
         """`count` images at even distances, so that data sorted by class is covered evenly; all if there are fewer."""
-        return self.subset(torch.linspace(0, len(self) - 1, min(count, len(self))).round().long())
+        return self.subset(torch.from_numpy(spread(len(self), min(count, len(self)))))
 
     def scaled(self, scale: float) -> "ImageData":
         """The same images resized by `scale` with antialiased bilinear interpolation."""
@@ -67,21 +61,10 @@ def load_images(source: str, split: str) -> ImageData:
     Raises DataError when the source, split or columns are missing, an image cannot be read, the images differ
     in size, or there are fewer than two classes.
     """
-    data = _load_split(source, split)
-    image_column = _column(data, IMAGE_COLUMNS, source)
-    label_column = _column(data, LABEL_COLUMNS, source)
-    label_feature = data.features[label_column]
-    if not isinstance(label_feature, datasets.ClassLabel):
-        data = data.class_encode_column(label_column)
-        label_feature = data.features[label_column]
-    if label_feature.num_classes < 2:
-        raise DataError(f"{source!r} has the single class {label_feature.names}; expected two or more")
-    data = data.cast_column(image_column, datasets.Image(mode="RGB"))
-    labels = torch.tensor([-1 if label is None else label for label in data[label_column]], dtype=torch.int64)
-    if labels.min() < 0:
-        unlabelled = int((labels < 0).sum())
-        raise DataError(f"{unlabelled} of {len(labels)} images of {source!r}, split {split!r}, have no label")
-    return ImageData(_pixels(data, image_column, source), labels, tuple(label_feature.names))
+    opened = open_split(source, split)
+    table = opened.table.cast_column(opened.image_column, datasets.Image(mode="RGB"))
+    pixels = _pixels(table, opened.image_column, source)
+    return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
 def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
@@ -113,29 +96,6 @@ def to_floats(pixels: Tensor) -> Tensor:
     return pixels.float() / 255
 
 
-def _load_split(source: str, split: str) -> datasets.Dataset:
-    try:
-        splits = datasets.load_dataset(str(Path(source).expanduser()) if Path(source).exists() else source)
-    except Exception as error:  # the library raises many kinds, some of them private
-        raise DataError(
-            f"cannot load data {source!r}: {error}. Expected a Hugging Face id, a folder of parquet files, "
-            "or a folder with one folder of images per class"
-        ) from error
-    if split not in splits:
-        raise DataError(f"{source!r} has no split {split!r}; it has {', '.join(splits)}")
-    return splits[split]
-
-
-def _column(data: datasets.Dataset, names: tuple[str, ...], source: str) -> str:
-    for name in names:
-        if name in data.features:
-            return name
-    raise DataError(
-        f"{source!r} has columns {', '.join(data.features)}; expected one named {' or '.join(names)}. "
-        "A folder of images needs two or more folders, one per class"
-    )
-
-
 def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
     pixels: np.ndarray | None = None
     rows = iter(data.select_columns(column))  # reads ahead, where data[index] looks up each row anew
@@ -152,6 +112,5 @@ def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
                 f"{pixels.shape[2]}x{pixels.shape[1]}; expected images of one size"
             )
         pixels[index] = image
-    if pixels is None:
-        raise DataError(f"{source!r} holds no images")
+    assert pixels is not None, "open_split refuses data without images"
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()

@@ -51,12 +51,18 @@ def pgd(
     step_size: float,
     steps: int,
     random_start: bool = True,
+    start: Tensor | None = None,
     loss: Loss = cross_entropy,
 ) -> Tensor:
-    """Projected gradient ascent on `loss` within the epsilon ball (Madry et al., ICLR 2018)."""
+    """Projected gradient ascent on `loss` within the epsilon ball (Madry et al., ICLR 2018).
+
+    It begins at the images plus `start`, which by default is drawn from U(-epsilon, epsilon), or zero without
+    `random_start`.
+    """
     lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
-    start = torch.empty_like(images).uniform_(-epsilon, epsilon) if random_start else 0.0
-    adversarial = torch.clamp(images + start, lower, upper)
+    if start is None:
+        start = torch.empty_like(images).uniform_(-epsilon, epsilon) if random_start else torch.zeros(())
+    adversarial = torch.clamp(images + start.to(images), lower, upper)
     for _ in range(steps):
         direction = gradient_sign(model, adversarial, labels, loss)
         adversarial = torch.clamp(adversarial + step_size * direction, lower, upper)

@@ -1,28 +1,36 @@
-"""The attacks of the paper's section 4.1 by name, all with random start unless single-step."""
+"""The protocol's attacks in torch."""
 
+import math
 from functools import partial
-from typing import Literal, NamedTuple
 
-from training.attacks import Attack, cw, fgsm, pgd
+import torch
+from torch import Tensor
 
-AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw"]
+from training.attacks import Attack, Model, cross_entropy, margin, pgd, square
+from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, RandomStarts
 
-
-class NamedAttack(NamedTuple):
-    """An attack and its definition in words, for reports."""
-
-    attack: Attack
-    definition: str
+LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 
 
-def attack_named(name: AttackName, epsilon: float) -> NamedAttack:
-    """The attack called `name`, within `epsilon` (in [0, 1] pixels)."""
-    if name == "fgsm":
-        return NamedAttack(partial(fgsm, epsilon=epsilon), "one step of epsilon, no random start")
-    if name == "cw":
-        return NamedAttack(
-            partial(cw, epsilon=epsilon), "margin loss, confidence 50, 30 steps of epsilon/10, random start"
-        )
-    steps, divisor = {"pgd10": (10, 4), "pgd20": (20, 10), "pgd100": (100, 10)}[name]
-    attack = partial(pgd, epsilon=epsilon, step_size=epsilon / divisor, steps=steps)
-    return NamedAttack(attack, f"cross-entropy, {steps} steps of epsilon/{divisor}, random start")
+def attack_named(
+    name: AttackName, *, epsilon: float, seed: int, image_shape: tuple[int, int], queries: int = 1000
+) -> Attack:
+    """The attack called `name`, to be used once over images (h, w) in order: its randomness comes from one stream."""
+    if name == "square":
+        return partial(square, epsilon=epsilon, queries=queries, generator=torch.Generator().manual_seed(seed))
+    attack = GRADIENT_ATTACKS[name]
+    starts = RandomStarts(seed, image_values=3 * math.prod(image_shape))
+    run = partial(
+        pgd,
+        epsilon=epsilon,
+        step_size=epsilon / attack.divisor,
+        steps=attack.steps,
+        random_start=False,
+        loss=LOSSES[attack.loss],
+    )
+
+    def from_random_start(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        noise = torch.from_numpy(starts.next(tuple(images.shape), epsilon))
+        return run(model, images, labels, start=noise.to(images.device))
+
+    return from_random_start if attack.random_start else run

@@ -1,0 +1,188 @@
+"""python -m benchmarks.deployment: what FSR, int8, evidence and attack graphs cost in onnxruntime.
+
+Each row times two graphs alternately in one run, on random weights and images: pairs of single calls, of which
+the median ratio and its quartiles are reported. Absolute times are of this machine, ratios travel better.
+"""
+
+import logging
+import platform
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+import tyro
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from export.attack_graph import attack_network, example_inputs
+from export.evidence import EvidenceNet
+from export.folding import fold_batch_norm
+from export.graph import restricted, to_onnx, write_graphs
+from export.precision import to_int8
+from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
+from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph
+from fsr_serve.session import Floats, OnnxModel, start_onnxruntime
+from training.models import create_model
+
+SHAPE = (32, 32)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Time FSR against the plain backbone, int8 against fp32, and evidence and attack graphs against the model."""
+
+    pairs: int = 40
+    """Alternated pairs per row."""
+    batches: tuple[int, ...] = (1, 32)
+    widths: tuple[int, ...] = (64, 32)
+    """Of ResNet-18; 64 is the paper's, 32 that of the model that ships."""
+    threads: int | None = None
+    """All cores by default."""
+
+
+class AsWritten(nn.Module):
+    """FSR as Eq. 2 and the published code have it: two noises, softmax over two scores, all auxiliary heads."""
+
+    def __init__(self, fsr: nn.Module) -> None:
+        super().__init__()
+        self.fsr = fsr
+
+    def forward(self, features: Tensor) -> Tensor:
+        scores = self.fsr.separation.score(features)
+        robust_score = torch.sigmoid(scores)
+        noise = -torch.log(-torch.log(torch.full_like(scores, 0.5) + 1e-8) + 1e-8)
+        two = torch.stack([torch.log(robust_score + 1e-8), torch.log(1 - robust_score + 1e-8)])
+        mask = torch.softmax((two + noise) / self.fsr.separation.tau, dim=0)[0]
+        robust, nonrobust = features * mask, features * (1 - mask)
+        recalibrated = nonrobust + (1 - mask) * self.fsr.recalibration(nonrobust)
+        self.heads = [self.fsr.auxiliary(part.mean(dim=(2, 3))) for part in (robust, nonrobust, recalibrated)]
+        return robust + recalibrated
+
+
+class WithHeads(nn.Module):
+    """All logits of the network as written, so that none of them is optimised away."""
+
+    def __init__(self, network: nn.Module, as_written: AsWritten) -> None:
+        super().__init__()
+        self.network, self._as_written = network, [as_written]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return self.network(images), *self._as_written[0].heads
+
+
+class Row(NamedTuple):
+    """Two calls to compare: the ratio is time of `candidate` over time of `reference`."""
+
+    name: str
+    candidate: Callable[[], object]
+    reference: Callable[[], object]
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, prog="python -m benchmarks.deployment")
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    print(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, Python ", end="")
+    print(f"{platform.python_version()}, {arguments.pairs} alternated pairs per row\n")
+    print("| candidate / reference | batch | ratio of times: median (quartiles) | candidate ms | reference ms |")
+    print("|---|---|---|---|---|")
+    for width in arguments.widths:
+        with tempfile.TemporaryDirectory() as folder:
+            files = make_files(width, Path(folder))
+            for batch in arguments.batches:
+                for row in rows(width, files, batch, arguments.threads):
+                    print(measured(row, batch, arguments.pairs), flush=True)
+
+
+def make_files(width: int, folder: Path) -> dict[str, Path]:
+    """Graphs of ResNet-18 of the given width by what they are."""
+    torch.manual_seed(0)
+    plain = fold_batch_norm(create_model("resnet18", width=width, fsr=False)).requires_grad_(False)
+    with_fsr = fold_batch_norm(create_model("resnet18", width=width)).requires_grad_(False)
+    evidence = _evidence(with_fsr)
+    calibration = np.random.default_rng(0).random((64, 3, *SHAPE), dtype=np.float32)
+    graphs = {
+        "plain": restricted(_evidence(plain), ["logits"]),
+        "fsr": restricted(evidence, ["logits"]),
+        "evidence": evidence,
+        "int8": restricted(to_int8(evidence, calibration).graph, ["logits"]),
+        "attack": to_onnx(
+            attack_network(with_fsr, SHAPE, 10), example_inputs(SHAPE, 10), ATTACK_INPUTS, ATTACK_OUTPUTS
+        ),
+        "as written": _as_written(with_fsr),
+    }
+    for name, graph in graphs.items():
+        (folder / name).mkdir()
+        write_graphs({"model.onnx": graph}, folder / name)
+    return {name: folder / name / "model.onnx" for name in graphs}
+
+
+def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) -> list[Row]:
+    images = np.random.default_rng(1).random((batch, 3, *SHAPE), dtype=np.float32)
+    labels = np.zeros(batch, np.int64)
+    model = {name: OnnxModel(files[name], device="cpu", threads=threads) for name in ("plain", "fsr", "int8")}
+    whole = {name: start_onnxruntime(files[name], device="cpu", threads=threads) for name in ("evidence", "as written")}
+    attack = AttackGraph(files["attack"], device="cpu", threads=threads)
+
+    def fsr() -> Floats:
+        return model["fsr"].logits(images)
+
+    def all_of(name: str) -> Callable[[], object]:
+        return lambda: whole[name].run(None, {"images": images})
+
+    network = f"width {width}"
+    return [
+        Row(f"{network}: FSR / plain", fsr, lambda: model["plain"].logits(images)),
+        Row(f"{network}: FSR / FSR as written with auxiliary heads", fsr, all_of("as written")),
+        Row(f"{network}: fp32 / int8", fsr, lambda: model["int8"].logits(images)),
+        Row(f"{network}: evidence / model", all_of("evidence"), fsr),
+        Row(f"{network}: attack step / model", lambda: attack.step(images, labels, CROSS_ENTROPY), fsr),
+    ]
+
+
+def measured(row: Row, batch: int, pairs: int) -> str:
+    """The row as Markdown. Each pair is timed in the opposite order of the one before."""
+    times: dict[Callable[[], object], list[float]] = {row.candidate: [], row.reference: []}
+    for call in times:
+        call()
+    for pair in tqdm(range(pairs), desc=row.name, leave=False, file=sys.stderr):
+        order = list(times) if pair % 2 else list(times)[::-1]
+        for call in order:
+            started = time.perf_counter()
+            call()
+            times[call].append(time.perf_counter() - started)
+    candidate, reference = times[row.candidate], times[row.reference]
+    ratios = [one / other for one, other in zip(candidate, reference, strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    milliseconds = " | ".join(f"{1000 * statistics.median(values):.1f}" for values in (candidate, reference))
+    return f"| {row.name} | {batch} | {median:.3f} ({low:.3f} - {high:.3f}) | {milliseconds} |"
+
+
+def _evidence(network: nn.Module) -> onnx.ModelProto:
+    evidence = EvidenceNet(network, SHAPE).eval()
+    return to_onnx(evidence, (torch.zeros(2, 3, *SHAPE),), {"images": True}, evidence.output_names)
+
+
+def _as_written(network: nn.Module) -> onnx.ModelProto:
+    original = network.network.layer4[1]
+    as_written = AsWritten(original)
+    network.network.layer4[1] = as_written
+    try:
+        outputs = ("logits", "robust", "nonrobust", "recalibrated")
+        return to_onnx(WithHeads(network, as_written).eval(), (torch.zeros(2, 3, *SHAPE),), {"images": True}, outputs)
+    finally:
+        network.network.layer4[1] = original
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""What a user of the export commands can put right."""
+
+
+class ExportError(ValueError):
+    """Nothing was written; the message says why and the fix."""
+
+
+class GraphError(ExportError):
+    """The network cannot be written as an ONNX graph."""
+
+
+class ParityError(ExportError):
+    """The exported file does not compute what torch computes."""
+
+
+class TargetError(ExportError):
+    """The target of the export cannot be used."""

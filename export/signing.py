@@ -1,0 +1,35 @@
+"""The command python -m export.sign: sign a model version, so that servers that require it will load it."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from fsr_serve.artifact import read_version
+from fsr_serve.errors import StartupError
+from fsr_serve.signature import sign
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Sign a model version with a private key. Sign last: python -m export.verify changes the manifest.
+
+    A key pair: openssl ecparam -name prime256v1 -genkey -noout -out key.pem && openssl ec -in key.pem -pubout -out
+    key.pub. Servers started with FSR_REQUIRE_SIGNATURE=key.pub load only versions signed with key.pem.
+    """
+
+    version: tyro.conf.Positional[Path]
+    """MODELS/NAME/VERSION."""
+    key: Path
+    """Private key, PEM without a password."""
+
+
+def main() -> None:
+    arguments = tyro.cli(Arguments, prog="python -m export.sign")
+    try:
+        read_version(arguments.version)
+        sign(arguments.version, arguments.key)
+    except (StartupError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{arguments.version}: signed")

@@ -1,0 +1,45 @@
+"""A new model version appears at its target whole, or not at all."""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from export.errors import TargetError
+
+
+@contextlib.contextmanager
+def new_version(target: Path) -> Iterator[Path]:
+    """A hidden folder to fill, which becomes MODELS/NAME/VERSION when the block ends without an error.
+
+    Raises TargetError when the target is no such path or exists.
+    """
+    check_target(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        yield part
+        part.chmod(0o755)  # temporary files are for their owner only; the server may be another user
+        for file in part.iterdir():
+            file.chmod(0o644)
+        part.rename(target)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        with contextlib.suppress(OSError):  # leave no model without a version: a server would refuse to start
+            target.parent.rmdir()
+        if isinstance(error, OSError) and target.exists():
+            raise _exists(target) from error
+        raise
+
+
+def check_target(target: Path) -> None:
+    """Raise TargetError unless a version can be made there."""
+    if not (target.name.isdecimal() and int(target.name) > 0):
+        raise TargetError(f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
+    if target.exists():
+        raise _exists(target)
+
+
+def _exists(target: Path) -> TargetError:
+    return TargetError(f"{target} exists; a version is never overwritten, so export to the next number")

@@ -1,0 +1,117 @@
+"""A user's own ONNX classifier becomes a version that can be served and attacked."""
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from prometheus_client import CollectorRegistry
+
+from export.adoption import Arguments, adopt
+from export.errors import ExportError, TargetError
+from export.verification import Arguments as VerifyArguments
+from export.verification import verify
+from fsr_serve.artifact import read_version
+from fsr_serve.server import Server
+from fsr_serve.session import OnnxModel
+from fsr_serve.settings import Settings
+
+CLASSES = ("blue", "green", "red")
+SIDE = 16
+
+
+def classifier(path, *, batch="batch", softmax=False, names=("pixels", "scores"), side=SIDE):
+    """An ONNX file: one linear layer on normalised pixels, as another project might leave it."""
+    given, answer = names
+    weight = np.random.default_rng(0).standard_normal((3 * SIDE * SIDE, 3)).astype(np.float32)
+    nodes = [
+        helper.make_node("Reshape", [given, "flat"], ["logits"]),  # a name of ours, inside
+        helper.make_node("MatMul", ["logits", "weight"], ["product"]),
+        helper.make_node("Softmax" if softmax else "Identity", ["product"], [answer]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "linear",
+        [helper.make_tensor_value_info(given, TensorProto.FLOAT, [batch, 3, side, side])],
+        [helper.make_tensor_value_info(answer, TensorProto.FLOAT, [batch, 3])],
+        [
+            numpy_helper.from_array(weight, "weight"),
+            numpy_helper.from_array(np.array([-1 if batch == "batch" else batch, 3 * SIDE * SIDE]), "flat"),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return weight
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(1).random((4, 3, SIDE, SIDE), dtype=np.float32)
+
+
+def test_it_answers_as_the_file_does_on_normalised_pixels(tmp_path, images):
+    weight = classifier(tmp_path / "linear.onnx")
+    mean, std = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+    target = tmp_path / "models" / "linear" / "1"
+    adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES, mean=mean, std=std))
+    normalised = (images - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
+    found = OnnxModel(target / "model.onnx", device="cpu", threads=1).logits(images)
+    np.testing.assert_allclose(found, normalised.reshape(4, -1) @ weight, atol=1e-3)
+
+
+def test_probabilities_become_logits_with_the_same_softmax(tmp_path, images):
+    classifier(tmp_path / "linear.onnx", softmax=True)
+    target = tmp_path / "models" / "linear" / "1"
+    with pytest.raises(ExportError, match="seems to answer with probabilities; say so by --probabilities"):
+        adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
+    assert not target.parent.exists()
+    adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES, probabilities=True))
+    found = OnnxModel(target / "model.onnx", device="cpu", threads=1).logits(images)
+    session = onnxruntime.InferenceSession(tmp_path / "linear.onnx", providers=["CPUExecutionProvider"])
+    (original,) = session.run(None, {"pixels": images})
+    np.testing.assert_allclose(torch.softmax(torch.from_numpy(found), 1).numpy(), original, atol=1e-5)
+
+
+def test_it_is_served_attacked_and_says_what_it_lacks(tmp_path, tiny_data):
+    classifier(tmp_path / "linear.onnx", names=("images", "logits_out"))
+    target = tmp_path / "models" / "linear" / "1"
+    adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
+    server = Server.start(Settings(models=tmp_path / "models", threads=1), CollectorRegistry())
+    assert server.classifier.classes == CLASSES
+    clean, attacked = verify(VerifyArguments(target, str(tiny_data), attacks=("square",), queries=20, threads=1))
+    assert attacked.found.accuracy <= clean.found.accuracy
+    manifest = read_version(target).manifest
+    assert set(manifest.missing) == {"evidence.onnx", "attack.onnx"}
+    assert manifest.training == {"method": "unknown: adopted from linear.onnx"}
+    assert manifest.versions["opset"] == "17"
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({"batch": 1}, {}, "cannot run a batch of 3: .* Export it with a dynamic batch dimension"),
+        ({}, {"classes": ("blue", "red")}, r"answers 1 images with shape \(1, 3\); expected .* \(1, 2\)"),
+        ({"side": "any"}, {}, "takes images of any size, .* say by --image-shape"),
+        ({}, {"output": "boxes"}, "output is 'boxes'; .* has scores"),
+        ({}, {"std": (0.0, 1.0, 1.0)}, "std is .* expected positive numbers"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_and_leaves_nothing(tmp_path, options, changes, message):
+    classifier(tmp_path / "linear.onnx", **options)
+    arguments = {"classes": CLASSES} | changes
+    with pytest.raises(ExportError, match=message):
+        adopt(Arguments(tmp_path / "linear.onnx", tmp_path / "models" / "linear" / "1", **arguments))
+    assert not (tmp_path / "models" / "linear").exists()
+
+
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(ExportError, match="is no ONNX model that can be read"):
+        adopt(Arguments(tmp_path / "x.onnx", tmp_path / "models" / "x" / "1", CLASSES))
+
+
+def test_an_existing_version_is_kept(tmp_path):
+    classifier(tmp_path / "linear.onnx")
+    (tmp_path / "models" / "linear" / "1").mkdir(parents=True)
+    with pytest.raises(TargetError, match="a version is never overwritten"):
+        adopt(Arguments(tmp_path / "linear.onnx", tmp_path / "models" / "linear" / "1", CLASSES))

@@ -1,0 +1,115 @@
+"""Where a signature is required, a version is served as its owner signed it, or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
+
+from fsr_serve.artifact import read_version, write_manifest
+from fsr_serve.errors import SignatureError, StartupError
+from fsr_serve.server import Server
+from fsr_serve.settings import Settings
+from fsr_serve.signature import sign, verify_signature
+
+
+def key_pair(folder, name):
+    private = ec.generate_private_key(ec.SECP256R1())
+    pem = serialization.Encoding.PEM
+    (folder / f"{name}.pem").write_bytes(
+        private.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    (folder / f"{name}.pub").write_bytes(
+        private.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    return folder / f"{name}.pem", folder / f"{name}.pub"
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory):
+    """private, public, and the public key of somebody else"""
+    folder = tmp_path_factory.mktemp("keys")
+    return *key_pair(folder, "ours"), key_pair(folder, "other")[1]
+
+
+@pytest.fixture
+def signed(models, tmp_path, keys):
+    version = shutil.copytree(models / "colours" / "1", tmp_path / "models" / "colours" / "1")
+    sign(version, keys[0])
+    return version
+
+
+def start(version, public_key):
+    settings = Settings(models=version.parent.parent, require_signature=public_key, threads=1)
+    return Server.start(settings, CollectorRegistry())
+
+
+def test_a_server_that_requires_a_signature_starts_with_a_signed_version(signed, keys):
+    assert start(signed, keys[1]).classifier.version.version == 1
+
+
+def test_a_signed_version_is_served_without_the_requirement_too(signed):
+    assert start(signed, None).classifier.version.version == 1
+
+
+def test_an_unsigned_version_is_refused_with_the_command_that_signs_it(signed, keys):
+    (signed / "model.sig").unlink()
+    with pytest.raises(SignatureError, match=r"is not signed; FSR_REQUIRE_SIGNATURE asks .* python -m export.sign"):
+        start(signed, keys[1])
+
+
+def test_a_version_signed_by_another_key_is_refused(signed, keys):
+    with pytest.raises(SignatureError, match="is not what the owner of .*other.pub signed"):
+        start(signed, keys[2])
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "weights.data", "manifest.json", "manifest.sha256", "model.sig"])
+def test_one_changed_byte_anywhere_is_refused(signed, keys, name):
+    content = bytearray((signed / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (signed / name).write_bytes(content)
+    with pytest.raises(StartupError):
+        start(signed, keys[1])
+    with pytest.raises(SignatureError, match="is not what the owner of"):
+        verify_signature(signed, keys[1])
+
+
+def test_a_manifest_rewritten_with_its_digest_is_still_refused(signed, keys):
+    manifest = read_version(signed).manifest
+    write_manifest(signed, manifest.model_copy(update={"classes": manifest.classes[::-1]}))
+    assert start(signed, None).classifier.classes == manifest.classes[::-1], "hashes alone do not see it"
+    with pytest.raises(SignatureError, match="is not what the owner of"):
+        start(signed, keys[1])
+
+
+def test_a_key_that_is_none_is_named(signed, tmp_path, keys):
+    with pytest.raises(SignatureError, match="expected a file with a public key in PEM"):
+        start(signed, tmp_path / "missing.pub")
+    with pytest.raises(SignatureError, match="expected a file with a private key in PEM"):
+        sign(signed, tmp_path / "missing.pem")
+    with pytest.raises(SignatureError, match="cannot sign"):
+        sign(signed, keys[1])
+    verify_signature(signed, keys[1])
+
+
+def test_the_command_signs_and_the_running_server_says_what_is_wrong(models, tmp_path, keys):
+    version = shutil.copytree(models / "colours" / "1", tmp_path / "models" / "colours" / "1")
+    environment = os.environ | {"FSR_MODELS": str(tmp_path / "models"), "FSR_REQUIRE_SIGNATURE": str(keys[1])}
+
+    def trial():
+        command = [sys.executable, "-m", "fsr_serve.server"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+    refused = trial()
+    assert refused.returncode == 1
+    assert "fsr-serve cannot start:" in refused.stderr
+    assert "is not signed" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    command = [sys.executable, "-m", "export.sign", str(version), "--key", str(keys[0])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"{version}: signed\n")
+    assert trial().returncode == 0

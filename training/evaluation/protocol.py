@@ -1,0 +1,59 @@
+"""The attacks of an evaluation by name: those with gradients as data, and their random starts.
+
+Free of torch: checkpoints and deployed files are attacked by the same protocol from the same starts.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw", "square"]
+LossName = Literal["cross_entropy", "margin"]
+
+EPSILON = 8 / 255
+
+
+@dataclass(frozen=True)
+class GradientAttack:
+    """`steps` of epsilon / `divisor` along the sign of the loss gradient, within epsilon of the image."""
+
+    loss: LossName
+    steps: int
+    divisor: int
+    random_start: bool = True
+
+    @property
+    def definition(self) -> str:
+        loss = "cross-entropy" if self.loss == "cross_entropy" else "margin loss, confidence 50"
+        steps = f"{self.steps} steps of epsilon/{self.divisor}" if self.steps > 1 else "one step of epsilon"
+        return f"{loss}, {steps}, {'random' if self.random_start else 'no random'} start"
+
+
+GRADIENT_ATTACKS: dict[str, GradientAttack] = {
+    "fgsm": GradientAttack("cross_entropy", steps=1, divisor=1, random_start=False),
+    "pgd10": GradientAttack("cross_entropy", steps=10, divisor=4),
+    "pgd20": GradientAttack("cross_entropy", steps=20, divisor=10),
+    "pgd100": GradientAttack("cross_entropy", steps=100, divisor=10),
+    "cw": GradientAttack("margin", steps=30, divisor=10),
+}
+
+
+def definition_of(attack: AttackName, queries: int) -> str:
+    """The attack in words, for reports; `queries` are those of Square."""
+    return f"Square, {queries} queries" if attack == "square" else GRADIENT_ATTACKS[attack].definition
+
+
+class RandomStarts:
+    """U(-epsilon, epsilon) noise, image after image from one stream: it does not depend on the batch size."""
+
+    def __init__(self, seed: int, *, image_values: int, first: int = 0) -> None:
+        """`first` is the number of the first image to come, of `image_values` pixel values each."""
+        bits = np.random.PCG64(seed)
+        bits.advance(first * image_values)
+        self._generator = np.random.Generator(bits)
+
+    def next(self, shape: tuple[int, ...], epsilon: float) -> npt.NDArray[np.float32]:
+        """Noise for the next images, of shape (n, 3, h, w)."""
+        return self._generator.uniform(-epsilon, epsilon, shape).astype(np.float32)
