@@ -5,7 +5,7 @@ FsrError
 │   ├── SettingsError       a setting is unknown or out of range
 │   ├── ArtifactError       a model version is missing, incomplete or altered
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
-└── RequestError            a request, or one image of it, is refused: code, HTTP status, message
+└── RequestError            a request, or one image of it, is refused: HTTP status, code, message
 """
 
 
@@ -30,10 +30,11 @@ class DeviceError(StartupError):
 
 
 class RequestError(FsrError):
-    """A request, or one image of it, that is refused. `code` is stable, for programs; `status` is 4xx."""
+    """A request, or one image of it, that is refused. `code` is stable, for programs; `status` is the HTTP status."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
         self.status = status
         self.code = code
         self.message = message

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from fsr_serve.artifact import MODEL_FILE, greatest_version, read_version
 from fsr_serve.classifier import Classifier
-from fsr_serve.errors import StartupError
+from fsr_serve.errors import RequestError, StartupError
 from fsr_serve.metrics import Metrics
 from fsr_serve.session import open_session
 from fsr_serve.settings import Settings, load_settings
@@ -42,6 +42,19 @@ class Server:
             model=version.name, version=str(version.version), sha256=version.sha256, **classifier.engine
         ).set(1)
         return cls(settings, metrics, classifier)
+
+    def select(self, name: str | None, version: str | None) -> Classifier:
+        """What serves that model and version, by default whatever serves. Raises RequestError 404 when nothing does."""
+        served = self.classifier.version
+        if name not in (None, served.name):
+            raise RequestError(404, "unknown_model", f"there is no model {name[:100]!r}; expected {served.name!r}")
+        if version not in (None, str(served.version)):
+            raise RequestError(
+                404,
+                "unknown_version",
+                f"version {version[:20]!r} of {served.name!r} is not loaded; expected {served.version}",
+            )
+        return self.classifier
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """The BentoML service: the only file that imports bentoml."""
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -20,7 +21,7 @@ from fsr_serve.settings import load_settings
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
-    traffic={"timeout": 60},
+    traffic={"timeout": 120},  # above READ_SECONDS and the longest deadline together
     tracing={"excluded_urls": "classify,livez,readyz,metrics"},
 )
 class FsrServe:
@@ -45,7 +46,9 @@ class FsrServe:
         """
         classifier = self.server.classifier
         stages = Stages(self.server.metrics)
-        (result,) = classifier.classify([image], min(DEFAULT_TOP_K, len(classifier.classes)), stages)
+        top_k = min(DEFAULT_TOP_K, len(classifier.classes))
+        timeout_seconds = self.server.settings.request_timeout_ms / 1000
+        (result,) = asyncio.run(classifier.classify([image], top_k, stages, timeout_seconds))
         if isinstance(result, RequestError):
             raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}

@@ -3,8 +3,9 @@
 import os
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fsr_serve.errors import SettingsError
@@ -42,6 +43,20 @@ class Settings(BaseSettings):
     """Pixels of all images of one request together."""
     max_images: int = Field(default=64, ge=1)
     """Images in one request."""
+    max_batch_images: int = Field(default=64, ge=1, le=1024)
+    max_queue_images: int = Field(default=512, ge=1)
+    """Images that wait for a batch; at least one whole request."""
+    request_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
+    """From the end of a request's body to its deadline; also the longest that X-Request-Timeout-Ms may ask for."""
+
+    @model_validator(mode="after")
+    def _a_request_fits_the_queue(self) -> Self:
+        if self.max_images > self.max_queue_images:
+            raise ValueError(
+                f"{PREFIX}MAX_QUEUE_IMAGES is {self.max_queue_images}; expected at least {PREFIX}MAX_IMAGES, "
+                f"which is {self.max_images}"
+            )
+        return self
 
 
 def load_settings() -> Settings:
@@ -55,6 +70,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise SettingsError(
             "; ".join(
-                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}" for part in error.errors()
+                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}"
+                if part["loc"]
+                else part["msg"]
+                for part in error.errors()
             )
         ) from error

@@ -169,7 +169,8 @@ def test_damage_anywhere_gives_pixels_or_a_refusal_never_another_error(file, dat
 
 
 def test_pixels_become_one_float_batch_in_zero_to_one():
-    batch = to_floats([np.full((3, 2, 2), value, np.uint8) for value in (0, 51, 255)])
+    images = np.array([0, 51, 255], np.uint8)[:, None, None, None] * np.ones((3, 2, 2), np.uint8)
+    batch = to_floats([images[:1], images[1:], np.full((1, 3, 2, 2), 0.5, np.float32)], count=5)
     assert batch.dtype == np.float32
-    assert batch.shape == (3, 3, 2, 2)
-    assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert batch.shape == (5, 3, 2, 2)
+    assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1, 0.5, 0])
