@@ -70,6 +70,9 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budg
     if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
         raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
     try:
+        if preprocessing.jpeg_scale == "reduced":
+            side = 2 * max(preprocessing.height, preprocessing.width)
+            image.draft(None, (side, side))  # does nothing to other formats
         return np.asarray(_to_rgb(_fit(_upright(image), preprocessing))).transpose(2, 0, 1)
     except MemoryError:
         raise
