@@ -84,6 +84,7 @@ class Batcher:
     _queue_images: int = 0
     _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
     _is_closed: bool = False
+    _busy_since: float = 0.0
     _device: threading.Lock = field(default_factory=threading.Lock)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "batch"))
 
@@ -108,6 +109,11 @@ class Batcher:
         finally:
             timer.cancel()
             self._forget(job)
+
+    @property
+    def running_seconds(self) -> float:
+        """Since when the session has been busy with one batch; 0 when it is idle."""
+        return perf_counter() - self._busy_since if self._busy_since else 0.0
 
     def close(self) -> None:
         """Refuse what comes from now on; what was admitted is still answered."""
@@ -224,8 +230,11 @@ class Batcher:
                 return [None] * len(parts)
             if len(wanted) < len(parts):
                 images = self._assemble(wanted)
-            started = perf_counter()
-            logits = self.session.logits(images)
+            started = self._busy_since = perf_counter()
+            try:
+                logits = self.session.logits(images)
+            finally:
+                self._busy_since = 0.0
             self.batch_time.observe(len(images), perf_counter() - started)
         ends = np.cumsum([part.stop - part.start for part in wanted])
         self.metrics.batch_images.observe(ends[-1])

@@ -1,10 +1,12 @@
 """The service without HTTP: encoded pictures in, predictions out."""
 
 import asyncio
+import logging
+import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import numpy as np
 
@@ -16,6 +18,13 @@ from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode
 from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
+
+logger = logging.getLogger("fsr_serve")
+
+CANARY_SECONDS = 1.0
+
+CANARY_TOLERANCE = 0.05
+"""Other batch sizes round differently, bf16 most of all; a broken device is off by more."""
 
 
 class Classifier:
@@ -36,6 +45,8 @@ class Classifier:
             settings.max_batch_images, settings.max_queue_images, self._ladder if session.device == "cuda" else ()
         )
         self.batcher = Batcher(session, limits, metrics)
+        self._checked_at = -math.inf
+        self._problem: str | None = None
         # a thread per core: more would not decode faster, only hold more images in memory
         self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
@@ -68,6 +79,34 @@ class Classifier:
                     f"{self.version.path} answers a warm-up batch with logits of shape {logits.shape}; expected finite "
                     f"ones of shape {(count, len(self.classes))}"
                 )
+            self._canary = images[:1], logits[:1]
+
+    async def check(self) -> None:
+        """Run one known image among the others. Raises RequestError 503 when the session stalls, fails or errs.
+
+        A server that is merely busy is ready. What was found holds for CANARY_SECONDS.
+        """
+        now = monotonic()
+        if now - self._checked_at >= CANARY_SECONDS:
+            self._checked_at = now
+            self._problem = await self._find_problem()
+        if self._problem is not None:
+            raise RequestError(503, "not_ready", self._problem)
+
+    async def _find_problem(self) -> str | None:
+        if (seconds := self.batcher.running_seconds) > self._settings.request_timeout_ms / 1000:
+            return f"one batch has been running for {seconds:.0f} seconds"
+        image, expected = self._canary
+        try:
+            found, *_ = await self.batcher.submit(image, asyncio.get_running_loop().time() + CANARY_SECONDS)
+        except RequestError:
+            return None
+        except Exception:
+            logger.exception("the canary failed")
+            return "the session fails; the log has the details"
+        if not np.allclose(found, expected, rtol=CANARY_TOLERANCE, atol=CANARY_TOLERANCE * np.abs(expected).max()):
+            return "the session's answers have changed since the start"
+        return None
 
     async def classify(
         self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages, timeout_seconds: float

@@ -22,7 +22,7 @@ from fsr_serve.settings import load_settings
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
     traffic={"timeout": 120},  # above READ_SECONDS and the longest deadline together
-    tracing={"excluded_urls": "classify,livez,readyz,metrics"},
+    tracing={"excluded_urls": "classify,v2,livez,readyz,metrics"},
 )
 class FsrServe:
     """Classifies images with the greatest verified version of a model."""
@@ -36,6 +36,11 @@ class FsrServe:
 
     def __init__(self) -> None:
         self.server = Server.start(load_settings(), REGISTRY)
+
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    def drain_on_sigterm(self) -> None:
+        """In each worker, when the web server's own handler of SIGTERM is in place."""
+        self.server.lifecycle.drain_on_sigterm(self.server.settings.drain_seconds, self.server.classifier.batcher.close)
 
     @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """bf16 needs the openvino runtime and a processor with AMX or AVX512-BF16."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of one inference; all cores by default."""
+    keys: Path | None = None
+    """File of the keys that are accepted; without one, everybody may classify and read metrics."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
     max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)
@@ -48,6 +50,9 @@ class Settings(BaseSettings):
     """Images that wait for a batch; at least one whole request."""
     request_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
     """From the end of a request's body to its deadline; also the longest that X-Request-Timeout-Ms may ask for."""
+
+    drain_seconds: float = Field(default=5, ge=0, le=600)
+    """From SIGTERM, when readiness turns false, to the end of accepting requests."""
 
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Self:

@@ -18,6 +18,7 @@ from fsr_serve.errors import RequestError
 from fsr_serve.http import open_inference
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
+from fsr_serve.keys import Scope as KeyScope
 from fsr_serve.server import Server
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -33,33 +34,33 @@ def create_app(server: Callable[[], Server]) -> Starlette:
     """The app of one worker; `server` gives what the worker holds, and is called for each request."""
     app = Starlette(
         routes=[
-            Route("/classify", _observed("/classify", classify), methods=["POST"]),
-            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file), methods=["POST"]),
+            Route("/classify", _observed("/classify", classify, "infer"), methods=["POST"]),
+            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
             *_open_inference_routes(),
             Route("/livez", _live, methods=["GET"]),
             Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
         ],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _refused},
     )
     app.state.server = server
     return app
 
 
 def _open_inference_routes() -> list[BaseRoute]:
-    def route(path: str, handler: Handler, method: str = "GET") -> Route:
-        return Route(path, _observed(path, handler, plain), methods=[method])
+    def route(path: str, handler: Handler, scope: KeyScope | None = None, method: str = "GET") -> Route:
+        return Route(path, _observed(path, handler, scope, plain), methods=[method])
 
     routes: list[BaseRoute] = [
-        route("/v2", open_inference.server_metadata),
+        route("/v2", open_inference.server_metadata, "infer"),
         route("/v2/health/live", open_inference.server_live),
         route("/v2/health/ready", _ready),
     ]
     for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         routes += [
-            route(model, open_inference.model_metadata),
-            route(f"{model}/ready", open_inference.model_ready),
-            route(f"{model}/infer", open_inference.infer, "POST"),
+            route(model, open_inference.model_metadata, "infer"),
+            route(f"{model}/ready", open_inference.model_ready, "infer"),
+            route(f"{model}/infer", open_inference.infer, "infer", "POST"),
         ]
     return routes
 
@@ -79,8 +80,8 @@ class OwnRoutesFirst:
         await (self._own if is_own else self._others)(scope, receive, send)
 
 
-def _observed(route: str, handler: Handler, shape: ErrorShape = detailed) -> Handler:
-    """Give each request an id, turn what goes wrong into an answer, and count the outcome."""
+def _observed(route: str, handler: Handler, scope: KeyScope | None, shape: ErrorShape = detailed) -> Handler:
+    """Ask for a key of `scope`, give each request an id, turn what goes wrong into an answer, and count the outcome."""
 
     async def endpoint(request: Request) -> Response:
         started = perf_counter()
@@ -88,6 +89,8 @@ def _observed(route: str, handler: Handler, shape: ErrorShape = detailed) -> Han
         request.state.request_id = _request_id(request)
         request.state.body_ended = False
         try:
+            if scope is not None:
+                server.keys.authorize(request.headers.get("authorization"), scope)
             response = await handler(request)
         except RequestError as error:
             response = _refusal(request, error, shape)
@@ -114,12 +117,22 @@ async def _live(request: Request) -> Response:
 
 async def _ready(request: Request) -> Response:
     """A server exists only once its model is verified and warmed; until then no worker answers."""
-    classifier = request.app.state.server().classifier
+    server: Server = request.app.state.server()
+    await server.check_ready()
+    classifier = server.classifier
     return JSONResponse({"ready": True, "model": classifier.identity, **classifier.engine})
 
 
 async def _metrics(request: Request) -> Response:
-    return Response(request.app.state.server().metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    server: Server = request.app.state.server()
+    server.keys.authorize(request.headers.get("authorization"), "metrics")
+    return Response(server.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What a handler that is not observed refuses."""
+    assert isinstance(error, RequestError)
+    return ErrorResponse(error, _request_id(request), detailed, body_ended=True)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -47,6 +47,8 @@ class ErrorResponse(JSONResponse):
         super().__init__(shape(error, request_id), error.status, headers=headers)
         if error.retry_after_seconds is not None:
             self.headers["Retry-After"] = str(error.retry_after_seconds)
+        if error.status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
         self._body_ended = body_ended
         if not body_ended:
             self.headers["Connection"] = "close"
