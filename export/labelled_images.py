@@ -48,9 +48,10 @@ def load_as_served(source: str, split: str, manifest: Manifest, count: int | Non
     ]
     labels = opened.labels[chosen]
     digest = hashlib.sha256("\n".join(opened.classes).encode())
-    digest.update(np.ascontiguousarray(np.stack(pixels)).data)
+    batch = np.stack(pixels)
+    digest.update(np.ascontiguousarray(batch).data)
     digest.update(labels.data)
-    return LabelledImages(to_floats(pixels), labels, digest.hexdigest())
+    return LabelledImages(to_floats([batch], len(batch)), labels, digest.hexdigest())
 
 
 def _decoded(image: dict, index: int, source: str, manifest: Manifest) -> Pixels:

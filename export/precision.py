@@ -108,12 +108,16 @@ def with_deployed_weights(attack: onnx.ModelProto, weights: dict[str, DeployedWe
     stored: dict[str, onnx.TensorProto] = {}
     for tensor in graph.initializer:
         weight = weights.get(_key(tensor))
-        if weight is None:
+        found = weight or weights.get(_transposed_key(tensor) or "")
+        if found is None:
             kept.append(tensor)
             continue
-        stored |= {part.name: part for part in weight.initializers}
-        names = [part.name for part in weight.initializers]
-        decoders.append(helper.make_node(weight.operator, names, [tensor.name], **weight.attributes))
+        stored |= {part.name: part for part in found.initializers}
+        names = [part.name for part in found.initializers]
+        decoded = tensor.name if weight else f"{tensor.name}/transposed"
+        decoders.append(helper.make_node(found.operator, names, [decoded], **found.attributes))
+        if weight is None:
+            decoders.append(helper.make_node("Transpose", [decoded], [tensor.name], perm=[1, 0]))
     nodes = [*decoders, *graph.node]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
@@ -138,6 +142,12 @@ class _Calibration:
 
 def _key(tensor: onnx.TensorProto) -> str:
     return hashlib.sha256(numpy_helper.to_array(tensor).tobytes()).hexdigest()
+
+
+def _transposed_key(tensor: onnx.TensorProto) -> str | None:
+    """Of a matrix; the gradient of a linear layer takes its weight the other way round."""
+    array = numpy_helper.to_array(tensor)
+    return hashlib.sha256(np.ascontiguousarray(array.T).tobytes()).hexdigest() if array.ndim == 2 else None
 
 
 def _is(tensor: onnx.TensorProto, data_type: int) -> bool:

@@ -53,6 +53,8 @@ class Preprocessing(_Frozen):
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     resize: Literal["bilinear"] = "bilinear"
+    jpeg_scale: Literal["full", "reduced"] = "full"
+    """reduced: a JPEG is decoded at 1/2, 1/4 or 1/8, the smallest with at least twice the longer side wanted here."""
 
 
 class Tensors(_Frozen):

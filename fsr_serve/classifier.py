@@ -1,24 +1,34 @@
 """The service without HTTP: encoded pictures in, predictions out."""
 
-import threading
+import asyncio
+import logging
+import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic, perf_counter
 
 import numpy as np
 
 from fsr_serve.artifact import ModelVersion
+from fsr_serve.batcher import Batcher, BatchLimits
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
-from fsr_serve.preprocessing import PixelBudget, Pixels, decode, to_floats
+from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode
 from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
 
-WARM_BATCHES = (1, 2)
-"""Batch sizes run before the server is ready."""
+logger = logging.getLogger("fsr_serve")
+
+CANARY_SECONDS = 1.0
+
+CANARY_TOLERANCE = 0.05
+"""Other batch sizes round differently, bf16 most of all; a broken device is off by more."""
 
 
 class Classifier:
-    """One verified model version and the session that runs it. Safe to call from several threads."""
+    """One verified model version and the session that runs it."""
 
     def __init__(self, version: ModelVersion, session: Session, settings: Settings, metrics: Metrics) -> None:
         self.version = version
@@ -30,7 +40,15 @@ class Classifier:
         self._session = session
         self._settings = settings
         self._metrics = metrics
-        self._one_at_a_time = threading.Lock()
+        self._ladder = ladder(settings.max_batch_images)
+        limits = BatchLimits(
+            settings.max_batch_images, settings.max_queue_images, self._ladder if session.device == "cuda" else ()
+        )
+        self.batcher = Batcher(session, limits, metrics)
+        self._checked_at = -math.inf
+        self._problem: str | None = None
+        # a thread per core: more would not decode faster, only hold more images in memory
+        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
 
     @property
     def engine(self) -> Engine:
@@ -42,11 +60,18 @@ class Classifier:
         return self.version.manifest.classes
 
     def warm(self) -> None:
-        """Run the session once per batch size. Raises ArtifactError when its logits are not (n, classes) and finite."""
+        """Run and time the session at batch sizes up to the greatest, before the first request.
+
+        Raises ArtifactError when its logits are not (n, classes) and finite.
+        """
         size = self.version.manifest.preprocessing
-        for count in WARM_BATCHES:
+        for count in self._ladder:
+            images = np.zeros((count, 3, size.height, size.width), np.float32)
             try:
-                logits = self._logits(np.zeros((count, 3, size.height, size.width), np.float32))
+                self._session.logits(images)  # the first of a size pays for setting it up
+                started = perf_counter()
+                logits = self._session.logits(images)
+                self.batcher.batch_time.observe(count, perf_counter() - started)
             except Exception as error:  # onnxruntime raises its own kinds, none of them public
                 raise ArtifactError(f"{self.version.path} cannot run a warm-up batch: {error}") from error
             if logits.shape != (count, len(self.classes)) or not np.isfinite(logits).all():
@@ -54,22 +79,68 @@ class Classifier:
                     f"{self.version.path} answers a warm-up batch with logits of shape {logits.shape}; expected finite "
                     f"ones of shape {(count, len(self.classes))}"
                 )
+            self._canary = images[:1], logits[:1]
 
-    def classify(
-        self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages
+    async def check(self) -> None:
+        """Run one known image among the others. Raises RequestError 503 when the session stalls, fails or errs.
+
+        A server that is merely busy is ready. What was found holds for CANARY_SECONDS.
+        """
+        now = monotonic()
+        if now - self._checked_at >= CANARY_SECONDS:
+            self._checked_at = now
+            self._problem = await self._find_problem()
+        if self._problem is not None:
+            raise RequestError(503, "not_ready", self._problem)
+
+    async def _find_problem(self) -> str | None:
+        if (seconds := self.batcher.running_seconds) > self._settings.request_timeout_ms / 1000:
+            return f"one batch has been running for {seconds:.0f} seconds"
+        image, expected = self._canary
+        try:
+            found, *_ = await self.batcher.submit(image, asyncio.get_running_loop().time() + CANARY_SECONDS)
+        except RequestError:
+            return None
+        except Exception:
+            logger.exception("the canary failed")
+            return "the session fails; the log has the details"
+        if not np.allclose(found, expected, rtol=CANARY_TOLERANCE, atol=CANARY_TOLERANCE * np.abs(expected).max()):
+            return "the session's answers have changed since the start"
+        return None
+
+    async def classify(
+        self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages, timeout_seconds: float
     ) -> list[Prediction | RequestError]:
-        """One result per image, in order; an image that cannot be read becomes the error that says why."""
-        with stages.time("decode"):
-            budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
-            decoded = [self._decode(image, budget) for image in encoded]
+        """One result per image, in order; an image that cannot be read becomes the error that says why.
+
+        Raises RequestError when the request as a whole is not admitted or not done in time.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        decoded = await self.decode(encoded, stages)
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:
             return [image for image in decoded if isinstance(image, RequestError)]
-        with stages.time("inference"):
-            logits = self._logits(to_floats(pixels))
-        self._metrics.images.inc(len(pixels))
+        logits = await self.logits(np.stack(pixels), stages, deadline)
         predictions = iter(self._predictions(logits, top_k))
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
+
+    async def decode(self, encoded: Sequence[bytes | RequestError], stages: Stages) -> list[Pixels | RequestError]:
+        """Pixels (3, h, w) of each image, or the error that says why there are none."""
+
+        def decode_all() -> list[Pixels | RequestError]:
+            with stages.time("decode"):
+                budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
+                return [self._decode(image, budget) for image in encoded]
+
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, decode_all)
+
+    async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
+        """Logits (n, classes) of images (n, 3, h, w), batched with those of other requests."""
+        answered = await self.batcher.submit(images, deadline)
+        stages.record("queue", answered.queue_seconds)
+        stages.record("inference", answered.inference_seconds)
+        self._metrics.images.inc(len(images))
+        return answered.logits
 
     def _decode(self, encoded: bytes | RequestError, budget: PixelBudget) -> Pixels | RequestError:
         if isinstance(encoded, RequestError):
@@ -84,10 +155,6 @@ class Classifier:
         except RequestError as error:
             return error
 
-    def _logits(self, images: Floats) -> Floats:
-        with self._one_at_a_time:  # two inferences at once would only share the same cores
-            return self._session.logits(images)
-
     def _predictions(self, logits: Floats, top_k: int) -> list[Prediction]:
         order = np.argsort(-logits, axis=1, kind="stable")[:, :top_k]
         return [self._prediction(row[indices], indices) for row, indices in zip(softmax(logits), order, strict=True)]
@@ -98,6 +165,11 @@ class Classifier:
             for index, probability in zip(indices.tolist(), probabilities.tolist(), strict=True)
         ]
         return {**ranked[0], "top_k": ranked}
+
+
+def ladder(greatest: int) -> tuple[int, ...]:
+    """1, 2, 4, 8, ... and `greatest`."""
+    return (*(2**power for power in range((greatest - 1).bit_length())), greatest)
 
 
 def softmax(logits: Floats) -> Floats:

@@ -6,7 +6,7 @@ FsrError
 │   ├── ArtifactError       a model version is missing, incomplete or altered
 │   ├── SignatureError      a model version is not signed as it must be
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
-└── RequestError            a request, or one image of it, is refused: code, HTTP status, message
+└── RequestError            a request, or one image of it, is refused: HTTP status, code, message
 """
 
 
@@ -35,10 +35,11 @@ class DeviceError(StartupError):
 
 
 class RequestError(FsrError):
-    """A request, or one image of it, that is refused. `code` is stable, for programs; `status` is 4xx."""
+    """A request, or one image of it, that is refused. `code` is stable, for programs; `status` is the HTTP status."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
         self.status = status
         self.code = code
         self.message = message

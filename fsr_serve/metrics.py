@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.multiprocess import MultiProcessCollector
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
@@ -22,12 +23,28 @@ class Metrics:
         )
         self.stage_duration = Histogram(
             "fsr_stage_duration_seconds",
-            "One request's time in a stage: read, decode, inference.",
+            "One request's time in a stage: read, decode, queue, inference.",
             ["stage"],
             buckets=BUCKETS,
             registry=registry,
         )
         self.images = Counter("fsr_images", "Images classified.", registry=registry)
+        self.queue_images = Gauge(
+            "fsr_queue_images", "Images that wait for a batch.", multiprocess_mode="livesum", registry=registry
+        )
+        self.batches = Counter(
+            "fsr_batches", "Batches, by why they started: full or idle.", ["reason"], registry=registry
+        )
+        self.batch_images = Histogram(
+            "fsr_batch_images", "Images in a batch, without padding.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.padding_images = Counter("fsr_batch_padding_images", "Empty images added to batches.", registry=registry)
+        self.rejected = Counter(
+            "fsr_rejected", "Requests not admitted or expired, by error code.", ["reason"], registry=registry
+        )
+        self.cancelled = Counter(
+            "fsr_cancelled", "Requests given up before their answer because the client left.", registry=registry
+        )
         self.errors = Counter("fsr_errors", "Requests and images refused, by error code.", ["code"], registry=registry)
         self.model_info = Gauge(
             "fsr_model_info",
@@ -59,6 +76,8 @@ class Stages:
         try:
             yield
         finally:
-            elapsed = perf_counter() - started
-            self.seconds[stage] = round(elapsed, 6)
-            self._metrics.stage_duration.labels(stage).observe(elapsed)
+            self.record(stage, perf_counter() - started)
+
+    def record(self, stage: str, seconds: float) -> None:
+        self.seconds[stage] = round(seconds, 6)
+        self._metrics.stage_duration.labels(stage).observe(seconds)

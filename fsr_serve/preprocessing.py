@@ -1,6 +1,7 @@
 """Encoded pictures -> pixels of the size that the network takes. Everything is bounded before memory is spent."""
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,7 @@ TURNS = {
 """What an EXIF orientation asks for."""
 
 Pixels = npt.NDArray[np.uint8]
+Images = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 
 
 @dataclass
@@ -68,6 +70,9 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budg
     if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
         raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
     try:
+        if preprocessing.jpeg_scale == "reduced":
+            side = 2 * max(preprocessing.height, preprocessing.width)
+            image.draft(None, (side, side))  # does nothing to other formats
         return np.asarray(_to_rgb(_fit(_upright(image), preprocessing))).transpose(2, 0, 1)
     except MemoryError:
         raise
@@ -77,9 +82,18 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budg
         ) from error
 
 
-def to_floats(pixels: list[Pixels]) -> npt.NDArray[np.float32]:
-    """Images uint8 (3, h, w) -> one batch float32 (n, 3, h, w) in [0, 1]."""
-    return np.stack(pixels).astype(np.float32) / np.float32(255)
+def to_floats(images: Sequence[Images], count: int) -> npt.NDArray[np.float32]:
+    """Several (n, 3, h, w), uint8 or float32 in [0, 1] -> one batch float32 (count, 3, h, w) in [0, 1].
+
+    `count` is at least the images there are; the rest of the batch is zero.
+    """
+    batch = np.empty((count, *images[0].shape[1:]), np.float32)
+    end = 0
+    for some in images:
+        start, end = end, end + len(some)
+        np.divide(some, np.float32(255 if some.dtype == np.uint8 else 1), out=batch[start:end])
+    batch[end:] = 0
+    return batch
 
 
 def _open(encoded: bytes) -> Image.Image:

@@ -1,5 +1,6 @@
 """The BentoML service: the only file that imports bentoml."""
 
+import asyncio
 import subprocess
 import sys
 from typing import Any
@@ -20,8 +21,8 @@ from fsr_serve.settings import load_settings
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
-    traffic={"timeout": 60},
-    tracing={"excluded_urls": "classify,livez,readyz,metrics"},
+    traffic={"timeout": 120},  # above READ_SECONDS and the longest deadline together
+    tracing={"excluded_urls": "classify,v2,livez,readyz,metrics"},
 )
 class FsrServe:
     """Classifies images with the greatest verified version of a model."""
@@ -36,6 +37,11 @@ class FsrServe:
     def __init__(self) -> None:
         self.server = Server.start(load_settings(), REGISTRY)
 
+    @bentoml.on_startup  # type: ignore[untyped-decorator]
+    def drain_on_sigterm(self) -> None:
+        """In each worker, when the web server's own handler of SIGTERM is in place."""
+        self.server.lifecycle.drain_on_sigterm(self.server.settings.drain_seconds, self.server.classifier.batcher.close)
+
     @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:
         """Classify one image file.
@@ -45,7 +51,9 @@ class FsrServe:
         """
         classifier = self.server.classifier
         stages = Stages(self.server.metrics)
-        (result,) = classifier.classify([image], min(DEFAULT_TOP_K, len(classifier.classes)), stages)
+        top_k = min(DEFAULT_TOP_K, len(classifier.classes))
+        timeout_seconds = self.server.settings.request_timeout_ms / 1000
+        (result,) = asyncio.run(classifier.classify([image], top_k, stages, timeout_seconds))
         if isinstance(result, RequestError):
             raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}

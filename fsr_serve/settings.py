@@ -3,8 +3,9 @@
 import os
 import re
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from fsr_serve.errors import SettingsError
@@ -37,6 +38,8 @@ class Settings(BaseSettings):
     """CPU threads of one inference; all cores by default."""
     require_signature: Path | None = None
     """Public key (PEM) that must have signed the model version; by default none has to."""
+    keys: Path | None = None
+    """File of the keys that are accepted; without one, everybody may classify and read metrics."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
     max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)
@@ -44,6 +47,23 @@ class Settings(BaseSettings):
     """Pixels of all images of one request together."""
     max_images: int = Field(default=64, ge=1)
     """Images in one request."""
+    max_batch_images: int = Field(default=64, ge=1, le=1024)
+    max_queue_images: int = Field(default=512, ge=1)
+    """Images that wait for a batch; at least one whole request."""
+    request_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
+    """From the end of a request's body to its deadline; also the longest that X-Request-Timeout-Ms may ask for."""
+
+    drain_seconds: float = Field(default=5, ge=0, le=600)
+    """From SIGTERM, when readiness turns false, to the end of accepting requests."""
+
+    @model_validator(mode="after")
+    def _a_request_fits_the_queue(self) -> Self:
+        if self.max_images > self.max_queue_images:
+            raise ValueError(
+                f"{PREFIX}MAX_QUEUE_IMAGES is {self.max_queue_images}; expected at least {PREFIX}MAX_IMAGES, "
+                f"which is {self.max_images}"
+            )
+        return self
 
 
 def load_settings() -> Settings:
@@ -57,6 +77,9 @@ def load_settings() -> Settings:
     except ValidationError as error:
         raise SettingsError(
             "; ".join(
-                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}" for part in error.errors()
+                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}"
+                if part["loc"]
+                else part["msg"]
+                for part in error.errors()
             )
         ) from error

@@ -1,5 +1,6 @@
 """Small real things that the tests share: a data set on disk, a checkpoint, a model version, a server."""
 
+import base64
 import io
 import os
 from pathlib import Path
@@ -102,3 +103,13 @@ def encoded(image: Image.Image, format: str = "PNG", **options) -> bytes:
 def picture(colour: str = "red", size: tuple[int, int] = (SIDE, SIDE), format: str = "PNG") -> bytes:
     """A one-coloured image file."""
     return encoded(Image.new("RGB", size, colour), format)
+
+
+def as_json(*images: bytes) -> dict[str, list[str]]:
+    """The JSON body of a request with these image files."""
+    return {"images": [base64.b64encode(image).decode() for image in images]}
+
+
+def as_form(*images: bytes) -> list[tuple]:
+    """The files of a form with these image files."""
+    return [("file", (f"{index}.png", image, "image/png")) for index, image in enumerate(images)]

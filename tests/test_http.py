@@ -1,4 +1,4 @@
-"""POST /classify and /metrics, through an HTTP client of the app."""
+"""POST /classify, through an HTTP client of the app."""
 
 import asyncio
 import base64
@@ -7,11 +7,11 @@ import re
 
 import numpy as np
 import pytest
-from conftest import CLASSES, picture
+from conftest import CLASSES, as_form, as_json, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 
+from fsr_serve.batcher import BatchLimits
 from fsr_serve.http.app import create_app
 from fsr_serve.preprocessing import PixelBudget, decode, to_floats
 
@@ -19,19 +19,11 @@ RED, GREEN, BLUE = (picture(colour) for colour in ("red", "green", "blue"))
 PNG = {"Content-Type": "image/png"}
 
 
-def as_json(*images):
-    return {"images": [base64.b64encode(image).decode() for image in images]}
-
-
-def as_form(*images):
-    return [("file", (f"{index}.png", image, "image/png")) for index, image in enumerate(images)]
-
-
 def test_the_answer_is_what_the_session_computes(client, server):
     answer = client.post("/classify", content=RED, headers=PNG).json()
     manifest = server.classifier.version.manifest
     pixels = decode(RED, manifest.preprocessing, max_bytes=10**6, budget=PixelBudget(10**6, 10**6))
-    logits = server.classifier._session.logits(to_floats([pixels]))[0].astype(np.float64)
+    logits = server.classifier._session.logits(to_floats([pixels[None]], 1))[0].astype(np.float64)
     probabilities = np.exp(logits) / np.exp(logits).sum()
     (prediction,) = answer["predictions"]
     assert prediction["class_index"] == probabilities.argmax()
@@ -47,7 +39,7 @@ def test_the_answer_names_the_model_the_request_and_the_stages(client, server):
     answer = response.json()
     assert answer.keys() == {"model", "request_id", "predictions", "seconds"}
     assert answer["model"] == {"name": "colours", "version": 1, "sha256": server.classifier.version.sha256}
-    assert answer["seconds"].keys() == {"read", "decode", "inference"}
+    assert answer["seconds"].keys() == {"read", "decode", "queue", "inference"}
     assert response.headers["x-request-id"] == answer["request_id"]
 
 
@@ -247,6 +239,20 @@ def test_the_clients_request_id_is_kept_when_it_is_a_plain_one(client):
     assert len(response.json()["request_id"]) == 32
 
 
+@pytest.mark.parametrize("given", ["0", "10001", "-1", "1.5", "soon", "", "1" * 5000])
+def test_a_deadline_out_of_range_is_refused(client, given):
+    response = client.post("/classify", content=RED, headers={**PNG, "X-Request-Timeout-Ms": given})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "parameter_out_of_range")
+    assert "from 1 to 10000" in response.json()["error"]["message"]
+
+
+def test_a_request_that_is_not_admitted_is_told_when_to_come_back(client, server):
+    server.classifier.batcher.limits = BatchLimits(batch_images=1, queue_images=0)
+    response = client.post("/classify", content=RED, headers={**PNG, "X-Request-Timeout-Ms": "10000"})
+    assert (response.status_code, response.json()["error"]["code"]) == (429, "queue_full")
+    assert response.headers["retry-after"] == "1"
+
+
 def test_another_method_is_refused_in_the_same_shape(client):
     response = client.get("/classify")
     assert (response.status_code, response.json()["error"]["code"]) == (405, "method_not_allowed")
@@ -254,49 +260,11 @@ def test_another_method_is_refused_in_the_same_shape(client):
 
 
 def test_a_failure_of_the_server_shows_no_trace(client, server, monkeypatch):
-    monkeypatch.setattr(server.classifier, "_session", None)
+    monkeypatch.setattr(server.classifier.batcher, "session", None)
     response = client.post("/classify", content=RED, headers=PNG)
     assert response.status_code == 500
     assert response.json()["error"]["code"] == "internal"
     assert "NoneType" not in response.text
-
-
-def samples(client):
-    text = client.get("/metrics").text
-    return {
-        (sample.name, *sorted(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def test_metrics_count_requests_images_errors_and_time(client, server):
-    before = samples(client)
-    client.post("/classify", files=as_form(RED, GREEN))
-    client.post("/classify", json=as_json(RED, b"garbage"))
-    client.post("/classify", content=b"", headers=PNG)
-    after = samples(client)
-
-    def grown(*key):
-        name, *labels = key
-        return after[(name, *sorted(labels))] - before.get((name, *sorted(labels)), 0)
-
-    assert grown("fsr_requests_total", "/classify", "200") == 2
-    assert grown("fsr_requests_total", "/classify", "400") == 1
-    assert grown("fsr_images_total") == 3
-    assert grown("fsr_errors_total", "unreadable_image") == 1
-    assert grown("fsr_errors_total", "empty_image") == 1
-    assert grown("fsr_request_duration_seconds_count", "/classify") == 3
-    assert grown("fsr_stage_duration_seconds_count", "inference") == 2
-    version = server.classifier.version
-    assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "onnxruntime", "cpu", "f32"]))] == 1
-
-
-def test_scanning_for_paths_leaves_no_trace_in_the_metrics(client):
-    before = len(samples(client))
-    for index in range(50):
-        client.get(f"/admin{index}.php")
-    assert len(samples(client)) == before
 
 
 def test_a_body_that_does_not_come_is_given_up(server, monkeypatch):

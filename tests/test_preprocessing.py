@@ -60,6 +60,45 @@ def test_shrinking_is_antialiased():
     assert np.abs(found.astype(int) - 127).max() <= 2
 
 
+REDUCED = Preprocessing(height=32, width=32, jpeg_scale="reduced")
+
+
+def photograph(width, height):
+    """Slow waves, as most of a photograph is."""
+    y, x = np.mgrid[:height, :width]
+    channels = [128 + 100 * np.sin(x / 90 + y / 140 + shift) for shift in range(3)]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("size", "scale"), [((800, 600), 8), ((300, 200), 2), ((128, 128), 2), ((127, 200), 1)])
+def test_a_large_jpeg_is_decoded_at_the_scale_that_the_manifest_states(size, scale):
+    file = encoded(photograph(*size), "JPEG")
+    image = Image.open(io.BytesIO(file))
+    image.draft(None, (size[0] // scale, size[1] // scale))
+    assert image.size == tuple(-(-side // scale) for side in size)
+    assert np.array_equal(pixels(file, REDUCED), pixels(encoded(image)))
+
+
+def test_reduced_scale_shows_the_same_picture():
+    file = encoded(photograph(1200, 800), "JPEG", quality=90)
+    difference = pixels(file, REDUCED).astype(int) - pixels(file)
+    assert np.abs(difference).mean() < 2
+
+
+def test_other_formats_and_versions_that_do_not_state_it_are_decoded_in_full():
+    assert Preprocessing.model_validate({"height": 32, "width": 32, "resize": "bilinear"}) == SIZE
+    file = encoded(photograph(800, 600))
+    assert np.array_equal(pixels(file, REDUCED), pixels(file))
+
+
+def test_a_reduced_photograph_is_turned_as_it_should_be():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = pixels(encoded(photograph(400, 300), "JPEG", quality=95, exif=exif), REDUCED)
+    upright = pixels(encoded(photograph(400, 300).transpose(Image.Transpose.ROTATE_270), "JPEG", quality=95), REDUCED)
+    assert np.abs(turned.astype(int) - upright).mean() < 2
+
+
 def test_exif_orientation_is_applied():
     image = Image.new("RGB", (32, 32), "black")
     image.paste("white", (0, 0, 32, 16))
@@ -169,7 +208,8 @@ def test_damage_anywhere_gives_pixels_or_a_refusal_never_another_error(file, dat
 
 
 def test_pixels_become_one_float_batch_in_zero_to_one():
-    batch = to_floats([np.full((3, 2, 2), value, np.uint8) for value in (0, 51, 255)])
+    images = np.array([0, 51, 255], np.uint8)[:, None, None, None] * np.ones((3, 2, 2), np.uint8)
+    batch = to_floats([images[:1], images[1:], np.full((1, 3, 2, 2), 0.5, np.float32)], count=5)
     assert batch.dtype == np.float32
-    assert batch.shape == (3, 3, 2, 2)
-    assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1])
+    assert batch.shape == (5, 3, 2, 2)
+    assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1, 0.5, 0])

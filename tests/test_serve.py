@@ -26,12 +26,26 @@ RED = picture("red")
 def environment(models, home, **settings):
     plain = {name: value for name, value in os.environ.items() if not name.startswith("FSR_")}
     plain.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    return {**plain, "FSR_MODELS": str(models), "BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "1", **settings}
+    return {
+        **plain,
+        "FSR_MODELS": str(models),
+        "BENTOML_HOME": str(home),
+        "BENTOML_DO_NOT_TRACK": "1",
+        "FSR_DRAIN_SECONDS": "0",
+        **settings,
+    }
 
 
 @contextmanager
 def serving(models, home, log, **settings):
     """Base address of a server that is ready; its output goes to `log`."""
+    with running(models, home, log, **settings) as (address, _):
+        yield address
+
+
+@contextmanager
+def running(models, home, log, **settings):
+    """Base address and process of a server that is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
@@ -46,7 +60,7 @@ def serving(models, home, log, **settings):
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield address
+        yield address, process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(timeout=60)
@@ -138,6 +152,17 @@ def test_a_404_comes_from_the_router_and_leaves_no_series(address):
     before = len(httpx.get(f"{address}/metrics").text.splitlines())
     assert httpx.get(f"{address}/nothing/here").status_code == 404
     assert len(httpx.get(f"{address}/metrics").text.splitlines()) == before
+
+
+def test_after_sigterm_readiness_falls_first_requests_go_on_and_the_exit_is_clean(models, tmp_path):
+    with running(models, tmp_path / "home", tmp_path / "log", FSR_DRAIN_SECONDS="3") as (address, process):
+        with httpx.Client(timeout=60) as client:
+            process.send_signal(signal.SIGTERM)
+            while (ready := client.get(f"{address}/readyz")).status_code == 200:
+                pass
+            assert (ready.status_code, ready.json()["error"]["code"]) == (503, "draining")
+            assert client.post(f"{address}/classify", content=RED, headers={"Content-Type": "image/png"}).is_success
+        assert process.wait(timeout=60) == 0
 
 
 def refused(models, tmp_path, **settings):

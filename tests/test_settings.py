@@ -24,7 +24,7 @@ def test_settings_come_from_the_environment(set_environment):
 
 def test_an_unknown_setting_is_refused_naming_the_allowed_ones(set_environment):
     set_environment(FSR_DEVISE="cpu")
-    with pytest.raises(SettingsError, match="FSR_DEVISE: no such setting; expected one of FSR_DEVICE, FSR_MAX"):
+    with pytest.raises(SettingsError, match="FSR_DEVISE: no such setting; expected one of FSR_DEVICE, FSR_DRAIN"):
         load_settings()
 
 
@@ -55,6 +55,14 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting(set_environment):
 def test_a_value_out_of_range_is_named_with_the_rule(set_environment, name, value, rule):
     set_environment(**{name: value})
     with pytest.raises(SettingsError, match=f"{name} is '{value}'.*{rule}"):
+        load_settings()
+
+
+def test_a_queue_that_cannot_hold_one_request_is_refused(set_environment):
+    set_environment(FSR_MAX_IMAGES="64", FSR_MAX_QUEUE_IMAGES="63")
+    with pytest.raises(
+        SettingsError, match="FSR_MAX_QUEUE_IMAGES is 63; expected at least FSR_MAX_IMAGES, which is 64"
+    ):
         load_settings()
 
 

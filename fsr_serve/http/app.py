@@ -1,24 +1,24 @@
 """The app: every public route on one screen, and the one place where errors become answers."""
 
 import logging
-import os
 import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 from uuid import uuid4
 
-from anyio import CapacityLimiter
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Match, Route
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fsr_serve.errors import RequestError
+from fsr_serve.http import open_inference
 from fsr_serve.http.classify import classify, classify_file
-from fsr_serve.http.responses import ErrorResponse
+from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
+from fsr_serve.keys import Scope as KeyScope
 from fsr_serve.server import Server
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -34,18 +34,35 @@ def create_app(server: Callable[[], Server]) -> Starlette:
     """The app of one worker; `server` gives what the worker holds, and is called for each request."""
     app = Starlette(
         routes=[
-            Route("/classify", _observed("/classify", classify), methods=["POST"]),
-            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file), methods=["POST"]),
+            Route("/classify", _observed("/classify", classify, "infer"), methods=["POST"]),
+            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
+            *_open_inference_routes(),
             Route("/livez", _live, methods=["GET"]),
             Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
         ],
-        exception_handlers={HTTPException: _http_error},
+        exception_handlers={HTTPException: _http_error, RequestError: _refused},
     )
     app.state.server = server
-    # a thread per core: more would not decode faster, only hold more images in memory
-    app.state.decoders = CapacityLimiter(os.cpu_count() or 1)
     return app
+
+
+def _open_inference_routes() -> list[BaseRoute]:
+    def route(path: str, handler: Handler, scope: KeyScope | None = None, method: str = "GET") -> Route:
+        return Route(path, _observed(path, handler, scope, plain), methods=[method])
+
+    routes: list[BaseRoute] = [
+        route("/v2", open_inference.server_metadata, "infer"),
+        route("/v2/health/live", open_inference.server_live),
+        route("/v2/health/ready", _ready),
+    ]
+    for model in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        routes += [
+            route(model, open_inference.model_metadata, "infer"),
+            route(f"{model}/ready", open_inference.model_ready, "infer"),
+            route(f"{model}/infer", open_inference.infer, "infer", "POST"),
+        ]
+    return routes
 
 
 class OwnRoutesFirst:
@@ -56,14 +73,15 @@ class OwnRoutesFirst:
         self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_own = scope["type"] == "http" and any(
-            route.matches(scope)[0] is not Match.NONE for route in self._own.routes
+        is_own = scope["type"] == "http" and (
+            _is_open_inference(scope)  # what is not there either: its 404 has the shape of the protocol
+            or any(route.matches(scope)[0] is not Match.NONE for route in self._own.routes)
         )
         await (self._own if is_own else self._others)(scope, receive, send)
 
 
-def _observed(route: str, handler: Handler) -> Handler:
-    """Give each request an id, turn what goes wrong into an answer, and count the outcome."""
+def _observed(route: str, handler: Handler, scope: KeyScope | None, shape: ErrorShape = detailed) -> Handler:
+    """Ask for a key of `scope`, give each request an id, turn what goes wrong into an answer, and count the outcome."""
 
     async def endpoint(request: Request) -> Response:
         started = perf_counter()
@@ -71,13 +89,15 @@ def _observed(route: str, handler: Handler) -> Handler:
         request.state.request_id = _request_id(request)
         request.state.body_ended = False
         try:
+            if scope is not None:
+                server.keys.authorize(request.headers.get("authorization"), scope)
             response = await handler(request)
         except RequestError as error:
-            response = _refusal(request, error)
+            response = _refusal(request, error, shape)
         except Exception:
             logger.exception("request %s failed", request.state.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
-            response = _refusal(request, failure)
+            response = _refusal(request, failure, shape)
         response.headers["X-Request-ID"] = request.state.request_id
         server.metrics.requests.labels(route, response.status_code).inc()
         server.metrics.request_duration.labels(route).observe(perf_counter() - started)
@@ -86,9 +106,9 @@ def _observed(route: str, handler: Handler) -> Handler:
     return endpoint
 
 
-def _refusal(request: Request, error: RequestError) -> Response:
+def _refusal(request: Request, error: RequestError, shape: ErrorShape) -> Response:
     request.state.server.metrics.errors.labels(error.code).inc()
-    return ErrorResponse(error, request.state.request_id, body_ended=request.state.body_ended)
+    return ErrorResponse(error, request.state.request_id, shape, body_ended=request.state.body_ended)
 
 
 async def _live(request: Request) -> Response:
@@ -97,12 +117,22 @@ async def _live(request: Request) -> Response:
 
 async def _ready(request: Request) -> Response:
     """A server exists only once its model is verified and warmed; until then no worker answers."""
-    classifier = request.app.state.server().classifier
+    server: Server = request.app.state.server()
+    await server.check_ready()
+    classifier = server.classifier
     return JSONResponse({"ready": True, "model": classifier.identity, **classifier.engine})
 
 
 async def _metrics(request: Request) -> Response:
-    return Response(request.app.state.server().metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    server: Server = request.app.state.server()
+    server.keys.authorize(request.headers.get("authorization"), "metrics")
+    return Response(server.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What a handler that is not observed refuses."""
+    assert isinstance(error, RequestError)
+    return ErrorResponse(error, _request_id(request), detailed, body_ended=True)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -111,7 +141,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     refusal = RequestError(error.status_code, code, message)
-    return ErrorResponse(refusal, _request_id(request), body_ended=False, headers=dict(error.headers or {}))
+    shape = plain if _is_open_inference(request.scope) else detailed
+    return ErrorResponse(refusal, _request_id(request), shape, body_ended=False, headers=dict(error.headers or {}))
+
+
+def _is_open_inference(scope: Scope) -> bool:
+    return f"{scope['path']}/".startswith("/v2/")
 
 
 def _request_id(request: Request) -> str:

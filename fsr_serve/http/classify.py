@@ -1,11 +1,11 @@
 """POST /classify: pictures in, labels out."""
 
-from anyio import to_thread
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body, read_images
+from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Answer, Prediction, RefusedImage
 from fsr_serve.server import Server
@@ -18,9 +18,10 @@ async def classify(request: Request) -> Response:
     server: Server = request.state.server
     stages = Stages(server.metrics)
     top_k = _top_k(request, len(server.classifier.classes))
+    timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         images = await read_images(request, server.settings)
-    return await _answer(request, images, top_k, stages)
+    return await _answer(request, images, top_k, stages, timeout)
 
 
 async def classify_file(request: Request) -> Response:
@@ -28,16 +29,17 @@ async def classify_file(request: Request) -> Response:
     server: Server = request.state.server
     stages = Stages(server.metrics)
     top_k = _top_k(request, len(server.classifier.classes))
+    timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         image = await read_body(request, server.settings.max_body_bytes)
-    return await _answer(request, [image], top_k, stages)
+    return await _answer(request, [image], top_k, stages, timeout)
 
 
-async def _answer(request: Request, images: list[bytes | RequestError], top_k: int, stages: Stages) -> Response:
+async def _answer(
+    request: Request, images: list[bytes | RequestError], top_k: int, stages: Stages, timeout: float
+) -> Response:
     server: Server = request.state.server
-    results = await to_thread.run_sync(
-        server.classifier.classify, images, top_k, stages, limiter=request.app.state.decoders
-    )
+    results = await while_connected(request, server.classifier.classify(images, top_k, stages, timeout))
     errors = [result for result in results if isinstance(result, RequestError)]
     all_bad = len(errors) == len(results)
     for error in errors[1:] if all_bad else errors:  # the one that is raised is counted where it is answered

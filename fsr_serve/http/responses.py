@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
@@ -13,18 +14,41 @@ LINGER_SECONDS = 30.0
 """How long a refused client may go on sending before the connection is closed."""
 
 
+ErrorShape = Callable[[RequestError, str], object]
+"""The JSON of an error and a request id."""
+
+
+def detailed(error: RequestError, request_id: str) -> object:
+    detail: RequestErrorDetail = {"code": error.code, "message": error.message, "request_id": request_id}
+    return {"error": detail}
+
+
+def plain(error: RequestError, request_id: str) -> object:
+    """As the Open Inference Protocol has it."""
+    return {"error": error.message}
+
+
 class ErrorResponse(JSONResponse):
-    """`{"error": {"code", "message", "request_id"}}`, sent at once.
+    """The error in the shape of its API, sent at once.
 
     Unless `body_ended`, the rest of the request is then read and thrown away: closing a connection with unread
     data resets it, and the client would lose the answer.
     """
 
     def __init__(
-        self, error: RequestError, request_id: str, *, body_ended: bool, headers: dict[str, str] | None = None
+        self,
+        error: RequestError,
+        request_id: str,
+        shape: ErrorShape,
+        *,
+        body_ended: bool,
+        headers: dict[str, str] | None = None,
     ) -> None:
-        detail: RequestErrorDetail = {"code": error.code, "message": error.message, "request_id": request_id}
-        super().__init__({"error": detail}, error.status, headers=headers)
+        super().__init__(shape(error, request_id), error.status, headers=headers)
+        if error.retry_after_seconds is not None:
+            self.headers["Retry-After"] = str(error.retry_after_seconds)
+        if error.status == 401:
+            self.headers["WWW-Authenticate"] = "Bearer"
         self._body_ended = body_ended
         if not body_ended:
             self.headers["Connection"] = "close"

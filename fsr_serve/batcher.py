@@ -1,0 +1,248 @@
+"""Requests -> batches.
+
+A batch starts at once when none runs. While one runs, requests collect, and a second batch is put together as soon as
+it is full: earlier, it would only break up what is collecting. Nothing is computed for a request that nobody waits for.
+"""
+
+import asyncio
+import math
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import NamedTuple
+
+import numpy as np
+
+from fsr_serve.batch_time import BatchTime
+from fsr_serve.errors import RequestError
+from fsr_serve.metrics import Metrics
+from fsr_serve.preprocessing import Images, to_floats
+from fsr_serve.session import Floats, Session
+
+SLOTS = 2
+"""One batch runs while the next is put together."""
+
+
+@dataclass(frozen=True)
+class BatchLimits:
+    """`ladder`: batches are padded to the next of these sizes; empty where any size runs as well."""
+
+    batch_images: int
+    queue_images: int
+    ladder: tuple[int, ...] = ()
+
+
+class Answered(NamedTuple):
+    """Logits (n, classes), the seconds that the request waited, and those from its first batch's start to its end."""
+
+    logits: Floats
+    queue_seconds: float
+    inference_seconds: float
+
+
+@dataclass(eq=False)
+class _Job:
+    """The images of one request; `taken` of them are in batches, `computed` are done."""
+
+    images: Images
+    deadline: float
+    answer: asyncio.Future[Answered]
+    queued_at: float
+    started_at: float = 0.0
+    taken: int = 0
+    computed: int = 0
+    logits: Floats | None = None
+
+    @property
+    def left(self) -> int:
+        return len(self.images) - self.taken
+
+
+class _Part(NamedTuple):
+    """The images [start, stop) of a job that are in one batch."""
+
+    job: _Job
+    start: int
+    stop: int
+
+    @property
+    def images(self) -> Images:
+        return self.job.images[self.start : self.stop]
+
+
+@dataclass
+class Batcher:
+    """All methods belong to the event loop; the session runs in threads, one batch at a time."""
+
+    session: Session
+    limits: BatchLimits
+    metrics: Metrics
+    batch_time: BatchTime = field(default_factory=BatchTime)
+    _waiting: dict[_Job, None] = field(default_factory=dict)
+    _queue_images: int = 0
+    _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
+    _is_closed: bool = False
+    _busy_since: float = 0.0
+    _device: threading.Lock = field(default_factory=threading.Lock)
+    _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "batch"))
+
+    async def submit(self, images: Images, deadline: float) -> Answered:
+        """The logits of images (n, 3, h, w): uint8, or float32 in [0, 1].
+
+        `deadline` is a time of the running loop. Raises RequestError: 429 `queue_full` or `deadline_unreachable`, 503
+        `draining`, 504 `deadline_exceeded`. Cancelling the call takes its images out of the queue.
+        """
+        loop = asyncio.get_running_loop()
+        self._admit(len(images), deadline - loop.time())
+        job = _Job(images, deadline, loop.create_future(), loop.time())
+        self._waiting[job] = None
+        self._count_queue(len(images))
+        timer = loop.call_at(deadline, self._expire, job)
+        self._start_batches()
+        try:
+            return await job.answer
+        except asyncio.CancelledError:
+            self.metrics.cancelled.inc()
+            raise
+        finally:
+            timer.cancel()
+            self._forget(job)
+
+    @property
+    def running_seconds(self) -> float:
+        """Since when the session has been busy with one batch; 0 when it is idle."""
+        return perf_counter() - self._busy_since if self._busy_since else 0.0
+
+    def close(self) -> None:
+        """Refuse what comes from now on; what was admitted is still answered."""
+        self._is_closed = True
+
+    def _admit(self, count: int, remaining_seconds: float) -> None:
+        if self._is_closed:
+            raise self._rejection(503, "draining", "the server is stopping; ask another one")
+        ahead = self._queue_images + sum(self._running.values())
+        wait = self.batch_time.predict(ahead, self.limits.batch_images)
+        retry_after = max(1, math.ceil(wait))
+        if self._queue_images + count > self.limits.queue_images:
+            message = (
+                f"{self._queue_images} images wait already; at most {self.limits.queue_images} may, with these {count}"
+            )
+            raise self._rejection(429, "queue_full", message, retry_after)
+        finish = self.batch_time.predict(ahead + count, self.limits.batch_images)
+        if ahead and finish > remaining_seconds:  # an idle server always tries, or a wrong estimate would never mend
+            message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining_seconds:.3f}"
+            raise self._rejection(429, "deadline_unreachable", message, retry_after)
+
+    def _rejection(self, status: int, code: str, message: str, retry_after_seconds: int | None = None) -> RequestError:
+        self.metrics.rejected.labels(code).inc()
+        return RequestError(status, code, message, retry_after_seconds=retry_after_seconds)
+
+    def _expire(self, job: _Job) -> None:
+        if not job.answer.done():
+            job.answer.set_exception(
+                self._rejection(504, "deadline_exceeded", "the deadline passed before the images were classified")
+            )
+        self._forget(job)
+
+    def _forget(self, job: _Job) -> None:
+        if job in self._waiting:
+            del self._waiting[job]
+            self._count_queue(-job.left)
+
+    def _count_queue(self, change: int) -> None:
+        self._queue_images += change
+        self.metrics.queue_images.inc(change)
+
+    def _start_batches(self) -> None:
+        while self._waiting and (
+            not self._running or (len(self._running) < SLOTS and self._queue_images >= self.limits.batch_images)
+        ):
+            parts = self._take()
+            if parts:
+                task = asyncio.get_running_loop().create_task(self._run(parts))
+                self._running[task] = sum(part.stop - part.start for part in parts)
+
+    def _take(self) -> list[_Part]:
+        """The oldest waiting images, as many as fit into a batch."""
+        now = asyncio.get_running_loop().time()
+        parts: list[_Part] = []
+        room = self.limits.batch_images
+        for job in list(self._waiting):
+            if job.answer.done() or job.deadline <= now:
+                self._expire(job)
+                continue
+            part = _Part(job, job.taken, min(len(job.images), job.taken + room))
+            count = part.stop - part.start
+            job.started_at = job.started_at or now
+            job.taken += count
+            self._count_queue(-count)
+            if not job.left:
+                del self._waiting[job]
+            parts.append(part)
+            room -= count
+            if not room:
+                break
+        if parts:
+            self.metrics.batches.labels("idle" if room else "full").inc()
+        return parts
+
+    async def _run(self, parts: Sequence[_Part]) -> None:
+        try:
+            await self._answer(parts)
+        finally:
+            del self._running[asyncio.current_task()]  # type: ignore[arg-type]
+            self._start_batches()
+
+    async def _answer(self, parts: Sequence[_Part]) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            logits = await loop.run_in_executor(self._threads, self._compute, parts)
+        except Exception as error:  # whatever a session raises is the answer of those it concerns
+            if len(parts) > 1:
+                for part in parts:
+                    await self._answer([part])
+            elif not parts[0].job.answer.done():
+                self._forget(parts[0].job)
+                parts[0].job.answer.set_exception(error)
+            return
+        for part, rows in zip(parts, logits, strict=True):
+            self._deliver(part, rows, loop.time())
+
+    def _deliver(self, part: _Part, rows: Floats | None, now: float) -> None:
+        job = part.job
+        if rows is None or job.answer.done():
+            return
+        if job.logits is None:
+            job.logits = np.empty((len(job.images), rows.shape[1]), np.float32)
+        job.logits[part.start : part.stop] = rows
+        job.computed += len(rows)
+        if job.computed == len(job.images):
+            job.answer.set_result(Answered(job.logits, job.started_at - job.queued_at, now - job.started_at))
+
+    def _compute(self, parts: Sequence[_Part]) -> list[Floats | None]:
+        """In a thread: the rows of each part, None for those that nobody waits for any more."""
+        images = self._assemble(parts)
+        with self._device:
+            wanted = [part for part in parts if not part.job.answer.done()]
+            if not wanted:
+                return [None] * len(parts)
+            if len(wanted) < len(parts):
+                images = self._assemble(wanted)
+            started = self._busy_since = perf_counter()
+            try:
+                logits = self.session.logits(images)
+            finally:
+                self._busy_since = 0.0
+            self.batch_time.observe(len(images), perf_counter() - started)
+        ends = np.cumsum([part.stop - part.start for part in wanted])
+        self.metrics.batch_images.observe(ends[-1])
+        self.metrics.padding_images.inc(len(images) - ends[-1])
+        rows = dict(zip(wanted, np.split(logits[: ends[-1]], ends[:-1]), strict=True))
+        return [rows.get(part) for part in parts]
+
+    def _assemble(self, parts: Sequence[_Part]) -> Floats:
+        count = sum(part.stop - part.start for part in parts)
+        padded = min((size for size in self.limits.ladder if size >= count), default=count)
+        return to_floats([part.images for part in parts], padded)

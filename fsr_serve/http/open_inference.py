@@ -1,0 +1,112 @@
+"""Open Inference Protocol V2 over REST: what Triton's and KServe's clients speak."""
+
+import asyncio
+import json
+from importlib.metadata import version
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fsr_serve.artifact import IMAGES, LOGITS
+from fsr_serve.classifier import Classifier
+from fsr_serve.errors import RequestError
+from fsr_serve.http.body import read_body
+from fsr_serve.http.open_inference_tensors import InferCall, encode, parse
+from fsr_serve.http.waiting import request_timeout, while_connected
+from fsr_serve.metrics import Stages
+from fsr_serve.server import Server
+from fsr_serve.session import Floats
+
+JSON_BYTES_HEADER = "Inference-Header-Content-Length"
+EXTENSIONS = ("binary_tensor_data", "classification")
+
+
+async def server_metadata(request: Request) -> Response:
+    return JSONResponse({"name": "fsr-serve", "version": version("fsr-serve"), "extensions": EXTENSIONS})
+
+
+async def server_live(request: Request) -> Response:
+    return JSONResponse({"live": True})
+
+
+async def model_metadata(request: Request) -> Response:
+    classifier = _classifier(request)
+    size = classifier.version.manifest.preprocessing
+    return JSONResponse(
+        {
+            "name": classifier.version.name,
+            "versions": [str(classifier.version.version)],
+            "platform": f"{classifier.engine['runtime']}_onnx",
+            "inputs": [{"name": IMAGES, "datatype": "FP32", "shape": [-1, 3, size.height, size.width]}],
+            "outputs": [{"name": LOGITS, "datatype": "FP32", "shape": [-1, len(classifier.classes)]}],
+            "parameters": {"sha256": classifier.version.sha256, **classifier.engine},
+        }
+    )
+
+
+async def model_ready(request: Request) -> Response:
+    classifier = _classifier(request)
+    return JSONResponse({"name": classifier.version.name, "ready": True})
+
+
+async def infer(request: Request) -> Response:
+    """Logits, or the likeliest classes, of the images in one tensor; one bad image refuses the request."""
+    server: Server = request.state.server
+    classifier = _classifier(request)
+    stages = Stages(server.metrics)
+    timeout = request_timeout(request, server.settings)
+    if request.headers.get("content-encoding", "identity") != "identity":
+        raise RequestError(415, "unsupported_encoding", "the body is compressed; expected it as it is")
+    with stages.time("read"):
+        body = await read_body(request, server.settings.max_body_bytes)
+    json_bytes = _json_bytes(request, len(body))
+    size = classifier.version.manifest.preprocessing
+    # numbers in JSON take a while to read; the loop serves others meanwhile
+    call = await asyncio.to_thread(parse, body, json_bytes, size, server.settings.max_images)
+    asked = call.request.parameters.timeout
+    timeout = min(timeout, asked / 1e6) if asked else timeout
+    logits = await while_connected(request, _logits(classifier, call, stages, timeout))
+    tensor, binary = encode(call, logits, classifier.classes)
+    answer = {
+        **({} if call.request.id is None else {"id": call.request.id}),
+        "model_name": classifier.version.name,
+        "model_version": str(classifier.version.version),
+        "outputs": [tensor],
+    }
+    if not call.is_binary_output:
+        return JSONResponse(answer)
+    header = json.dumps(answer).encode()
+    return Response(
+        header + binary, media_type="application/octet-stream", headers={JSON_BYTES_HEADER: str(len(header))}
+    )
+
+
+async def _logits(classifier: Classifier, call: InferCall, stages: Stages, timeout_seconds: float) -> Floats:
+    deadline = asyncio.get_running_loop().time() + timeout_seconds
+    images = call.images
+    if isinstance(images, list):
+        pixels = []
+        for index, image in enumerate(await classifier.decode(images, stages)):
+            if isinstance(image, RequestError):
+                raise RequestError(image.status, image.code, f"image {index}: {image.message}")
+            pixels.append(image)
+        images = np.stack(pixels)
+    return await classifier.logits(images, stages, deadline)
+
+
+def _classifier(request: Request) -> Classifier:
+    server: Server = request.state.server
+    return server.select(request.path_params["name"], request.path_params.get("version"))
+
+
+def _json_bytes(request: Request, body_bytes: int) -> int:
+    """How much of the body is JSON: all of it where no header says otherwise."""
+    given = request.headers.get(JSON_BYTES_HEADER, str(body_bytes))
+    if not (given.isascii() and given.isdecimal() and len(given) <= 12 and int(given) <= body_bytes):
+        raise RequestError(
+            400,
+            "malformed_request",
+            f"{JSON_BYTES_HEADER} is {given[:50]!r}; expected a whole number of at most {body_bytes}, the body's bytes",
+        )
+    return int(given)

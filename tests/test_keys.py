@@ -1,0 +1,142 @@
+"""Keys: who may do what, changed without a restart."""
+
+import hashlib
+import os
+
+import pytest
+from conftest import picture
+from prometheus_client import CollectorRegistry
+from starlette.testclient import TestClient
+
+from fsr_serve.errors import RequestError, SettingsError
+from fsr_serve.http.app import create_app
+from fsr_serve.keys import Keys
+from fsr_serve.server import Server
+
+RED = picture("red")
+PNG = {"Content-Type": "image/png"}
+
+
+def entry(name, *scopes, **more):
+    """A key whose secret is its name."""
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    lines = [f"[keys.{name}]", f'sha256 = "{digest}"', f"scopes = {list(scopes)}"]
+    return "\n".join([*lines, *(f"{key} = {value}" for key, value in more.items())]) + "\n"
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "keys.toml"
+    path.write_text(entry("shop", "infer") + entry("prometheus", "metrics") + entry("operator", "admin", "evidence"))
+    return path
+
+
+def outcome(keys, secret, scope):
+    """What a key is told: 200 or the status of its refusal."""
+    try:
+        keys.authorize(secret and f"Bearer {secret}", scope)
+    except RequestError as error:
+        return error.status
+    return 200
+
+
+def test_without_a_file_only_inference_and_metrics_are_open():
+    keys = Keys(None)
+    found = {scope: outcome(keys, None, scope) for scope in ("infer", "metrics", "evidence", "admin")}
+    assert found == {"infer": 200, "metrics": 200, "evidence": 403, "admin": 403}
+
+
+@pytest.mark.parametrize(
+    ("secret", "allowed"),
+    [("shop", {"infer"}), ("prometheus", {"metrics"}), ("operator", {"admin", "evidence"})],
+)
+def test_a_key_is_for_its_scopes_only(path, secret, allowed):
+    keys = Keys(path)
+    for scope in ("infer", "metrics", "evidence", "admin"):
+        assert outcome(keys, secret, scope) == (200 if scope in allowed else 403)
+
+
+@pytest.mark.parametrize("secret", [None, "", "Shop", "shop2", "\udcff", hashlib.sha256(b"shop").hexdigest()])
+def test_no_other_text_is_a_key(path, secret):
+    assert outcome(Keys(path), secret, "infer") == 401
+
+
+def test_a_key_counts_only_as_a_bearer(path):
+    with pytest.raises(RequestError, match="Authorization: Bearer KEY"):
+        Keys(path).authorize("Basic shop", "infer")
+
+
+def test_a_changed_file_counts_at_once(path):
+    keys = Keys(path)
+    path.write_text(entry("newcomer", "infer"))
+    assert outcome(keys, "newcomer", "infer") == 200
+    assert outcome(keys, "shop", "infer") == 401
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.write_text("[keys"), os.remove], ids=["broken", "gone"])
+def test_a_file_that_becomes_unusable_leaves_the_keys_as_they_were(path, caplog, spoil):
+    keys = Keys(path)
+    spoil(path)
+    assert [outcome(keys, secret, "infer") for secret in ("shop", None, "shop")] == [200, 401, 200]
+    assert caplog.text.count("the keys read before stay in force") == 1
+
+
+def test_beyond_its_rate_a_key_is_told_when_to_come_back(path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr("fsr_serve.keys.monotonic", lambda: now)
+    path.write_text(entry("slow", "infer", requests_per_second=0.5) + entry("other", "infer"))
+    keys = Keys(path)
+    assert [outcome(keys, "slow", "infer") for _ in range(2)] == [200, 429]
+    with pytest.raises(RequestError, match=r"'slow' has 0.5 requests a second") as error:
+        keys.authorize("Bearer slow", "infer")
+    assert error.value.retry_after_seconds == 2
+    assert outcome(keys, "other", "infer") == 200
+    now += 2
+    assert [outcome(keys, "slow", "infer") for _ in range(2)] == [200, 429]
+
+
+BAD = {
+    "no file": (None, "No such file"),
+    "no TOML": ("[keys", "cannot be used"),
+    "no keys": ("", "keys: Field required"),
+    "unknown scope": (entry("shop", "classify"), "'infer', 'evidence', 'admin' or 'metrics'"),
+    "a secret instead of its hash": ('[keys.shop]\nsha256 = "shop"\nscopes = []\n', "sha256: String should match"),
+    "unknown setting": (entry("shop", "infer", rate=3), "rate: Extra inputs"),
+    "rate of zero": (entry("shop", "infer", requests_per_second=0), "greater than 0"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), BAD.values(), ids=BAD)
+def test_a_bad_file_is_refused_at_start_and_no_secret_shown(tmp_path, text, message):
+    path = tmp_path / "keys.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingsError, match=message) as error:
+        Keys(path)
+    assert "input_value" not in str(error.value)
+
+
+def test_every_route_asks_for_its_scope(settings, path):
+    server = Server.start(settings.model_copy(update={"keys": path}), CollectorRegistry())
+    body = {"content": RED, "headers": PNG}
+    with TestClient(create_app(lambda: server)) as client:
+        for url in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):
+            assert client.get(url).status_code == 200
+        refused = client.post("/classify", **body)
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert refused.json()["error"]["code"] == "unknown_key"
+        for method, url in (
+            ("POST", "/bentoml/classify"),
+            ("GET", "/metrics"),
+            ("GET", "/v2"),
+            ("GET", "/v2/models/colours"),
+            ("GET", "/v2/models/colours/versions/1/ready"),
+            ("POST", "/v2/models/colours/infer"),
+        ):
+            assert client.request(method, url).status_code == 401, url
+        client.headers["Authorization"] = "Bearer shop"
+        assert client.post("/classify", **body).status_code == 200
+        assert client.get("/v2/models/colours").status_code == 200
+        assert client.get("/metrics").status_code == 403
+        client.headers["Authorization"] = "Bearer prometheus"
+        assert client.get("/metrics").status_code == 200

@@ -1,0 +1,95 @@
+"""Readiness sees a draining server, and a session that stalls, fails or errs."""
+
+import asyncio
+import threading
+
+import numpy as np
+import pytest
+from conftest import picture
+
+from fsr_serve.errors import RequestError
+
+
+class Broken:
+    """A session that does what the test says."""
+
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def fail(images):
+    raise RuntimeError("the device was lost")
+
+
+def readiness(client, path="/readyz"):
+    response = client.get(path)
+    return response.status_code, response.json()
+
+
+def test_a_good_server_is_ready_and_says_what_runs(client):
+    status, answer = readiness(client)
+    assert (status, answer["ready"]) == (200, True)
+    assert (answer["runtime"], answer["device"], answer["precision"]) == ("onnxruntime", "cpu", "f32")
+
+
+@pytest.mark.parametrize(
+    ("logits", "message"),
+    [(fail, "the session fails"), (lambda images: np.zeros((len(images), 3), np.float32), "answers have changed")],
+)
+def test_a_session_that_fails_or_errs_is_not_ready(client, server, logits, message):
+    server.classifier.batcher.session = Broken(logits)
+    status, answer = readiness(client)
+    assert (status, answer["error"]["code"]) == (503, "not_ready")
+    assert message in answer["error"]["message"]
+    assert message in readiness(client, "/v2/health/ready")[1]["error"]
+
+
+def test_readiness_comes_back_with_the_session(client, server):
+    good, server.classifier.batcher.session = server.classifier.batcher.session, Broken(fail)
+    assert readiness(client)[0] == 503
+    server.classifier.batcher.session = good
+    server.classifier._checked_at = -np.inf
+    assert readiness(client)[0] == 200
+
+
+def test_a_stalled_session_is_not_ready_but_a_busy_one_is(server, monkeypatch):
+    monkeypatch.setattr("fsr_serve.classifier.CANARY_SECONDS", 0.01)
+    classifier = server.classifier
+    entered, leave = threading.Event(), threading.Event()
+
+    def stall(images):
+        entered.set()
+        leave.wait()
+        return np.zeros((len(images), 3), np.float32)
+
+    async def observe():
+        loop = asyncio.get_running_loop()
+        classifier.batcher.session = Broken(stall)
+        image = np.zeros((1, 3, 16, 16), np.uint8)
+        request = asyncio.create_task(classifier.batcher.submit(image, loop.time() + 60))
+        await asyncio.to_thread(entered.wait)
+        await classifier.check()  # busy, within the time that a request may take
+        classifier._checked_at = -np.inf
+        classifier._settings = classifier._settings.model_copy(update={"request_timeout_ms": 0})
+        with pytest.raises(RequestError, match="one batch has been running for"):
+            await classifier.check()
+        leave.set()
+        await request
+
+    asyncio.run(observe())
+
+
+def test_a_draining_server_is_not_ready_and_still_classifies(client, server):
+    server.lifecycle.is_draining = True
+    assert readiness(client)[0] == 503
+    response = client.post("/classify", content=picture(), headers={"Content-Type": "image/png"})
+    assert response.status_code == 200
+
+
+def test_after_the_drain_requests_get_503(client, server):
+    server.classifier.batcher.close()
+    response = client.post("/v2/models/colours/infer", json={"inputs": []})
+    assert response.status_code == 400
+    body = {"inputs": [{"name": "images", "shape": [1, 3, 16, 16], "datatype": "UINT8", "data": [0] * 768}]}
+    response = client.post("/v2/models/colours/infer", json=body)
+    assert (response.status_code, response.json()) == (503, {"error": "the server is stopping; ask another one"})
