@@ -7,7 +7,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from training.models import BACKBONES, FSR, Separation, create_model, insert_fsr
 from training.models.masks import BinarySeparation, GreedyMask, RandomMask
-from training.objectives import adversarial_training
+from training.objectives import OBJECTIVES, Target
+from training.recipes import RECIPES
+from training.trainee import Trainee
 
 # Table 7 of the paper: parameters in millions, FLOPs in billions on one 32x32 image
 TABLE_7 = {
@@ -33,7 +35,7 @@ def test_parameters_and_flops_are_those_of_table_7(name, fsr):
 def test_every_parameter_receives_a_gradient(name, fsr, batch):
     images, labels = batch
     model = create_model(name, fsr=fsr, width=4).train()
-    adversarial_training(model.heads(images), labels, lambda_sep=1.0, lambda_rec=1.0).total.backward()
+    Trainee(model, RECIPES["paper"])(images, images, Target(labels, labels), OBJECTIVES["at"]).loss.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 

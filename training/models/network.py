@@ -30,6 +30,11 @@ class FSRNet(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
+    @property
+    def has_probes(self) -> bool:
+        """Whether there is a CAS or CIFS module inside."""
+        return any(isinstance(module, Probed) for module in self.modules())
+
     def heads(self, images: Tensor, labels: Tensor | None = None) -> Heads:
         """The logits and those of the inserted modules: robust, nonrobust and recalibrated, or a probe's.
 
@@ -62,7 +67,7 @@ class FSRNet(nn.Module):
             elif isinstance(module, Probed):
                 hooks.append(module.choice.register_forward_hook(after_choice))
         try:
-            logits = self(images)
+            logits = self.forward(images)  # not self(), which may be compiled without the hooks
         finally:
             for hook in hooks:
                 hook.remove()
