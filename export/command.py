@@ -22,6 +22,7 @@ from fsr_serve.errors import ArtifactError
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
 from training.data import hold_out, load_images
 from training.evaluation.results import load_results, weights_sha256
+from training.objectives import OBJECTIVES
 from training.source import DataError
 
 
@@ -111,7 +112,7 @@ def read_checkpoint(arguments: Arguments) -> Source:
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     model = folder.load_model(arguments.weights)
-    images = load_images(arguments.data or config.data, "train")
+    images = load_images(arguments.data or config.data, "train", config.image_shape)
     config.check_data(images)
     trained_on, held_out = hold_out(images, config.recipe.held_out, config.seed)
     return Source(
@@ -162,12 +163,19 @@ def _build(module: str) -> nn.Module:
 def _training(config: RunConfig, weights: Weights) -> dict:
     return {
         "data": config.data_name,
-        "method": f"{config.recipe.attack} adversarial training{' with FSR' if config.model.fsr else ''}",
+        "method": _method(config),
         "recipe": {"name": config.recipe_name, **to_jsonable_python(config.recipe)},
         "weights": weights,
         "seed": config.seed,
         "model": to_jsonable_python(config.model),
     }
+
+
+def _method(config: RunConfig) -> str:
+    recipe, model = config.recipe, config.model
+    attack = f" by {recipe.attack}" if OBJECTIVES[recipe.objective].images == "attacked" else ""
+    modules = [*(["FSR"] if model.fsr else []), *([model.rival] if model.rival else [])]
+    return f"{recipe.objective}{attack}{' with ' if modules else ''}{' and '.join(modules)}"
 
 
 def _measured(run: Path, weights: Weights) -> tuple[Accuracy, ...]:

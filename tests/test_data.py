@@ -1,4 +1,4 @@
-"""Data: what loads, what is refused and how, and the augmentation."""
+"""Data: what loads, and what is refused and how."""
 
 import datasets
 import numpy as np
@@ -7,7 +7,9 @@ import torch
 from conftest import CLASSES, SIDE, colour
 from PIL import Image
 
-from training.data import augment, hold_out, load_images, to_floats
+from training.data import ImageData, hold_out, load_extra, load_images, to_floats
+from training.data_sets import DATA_SETS
+from training.recipes import RECIPES
 from training.source import DataError
 
 
@@ -81,7 +83,7 @@ def test_images_without_a_label_are_refused(tmp_path):
 def test_a_missing_split_and_a_wrong_path_are_named(tiny_data, tmp_path):
     with pytest.raises(DataError, match="has no split 'validation'; it has train, test"):
         load_images(str(tiny_data), "validation")
-    with pytest.raises(DataError, match="cannot load data .*nowhere.* Expected a Hugging Face id, a folder"):
+    with pytest.raises(DataError, match="cannot load data .*nowhere.* Expected cifar10, .* a Hugging Face id"):
         load_images(str(tmp_path / "nowhere"), "train")
 
 
@@ -103,17 +105,6 @@ def test_spread_images_cover_data_that_is_sorted_by_class(tiny_data):
     assert len(data.spread(10_000)) == len(data)
 
 
-def test_augmentation_crops_the_padded_image_and_flips_half():
-    torch.manual_seed(0)
-    image = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5).expand(2000, 3, 5, 5)
-    padded = torch.nn.functional.pad(image[0, 0], (2, 2, 2, 2))
-    crops = {tuple(padded[y : y + 5, x : x + 5].flatten().tolist()) for y in range(5) for x in range(5)}
-    flips = {tuple(padded[y : y + 5, x : x + 5].flip(1).flatten().tolist()) for y in range(5) for x in range(5)}
-    rows = [tuple(row) for row in augment(image, padding=2)[:, 0].flatten(1).tolist()]
-    assert set(rows) == crops | flips
-    assert sum(row in flips for row in rows) / len(rows) == pytest.approx(0.5, abs=0.05)
-
-
 def test_scaled_images_keep_their_content(tiny_data):
     data = load_images(str(tiny_data), "test")
     small = data.scaled(0.5)
@@ -124,3 +115,76 @@ def test_scaled_images_keep_their_content(tiny_data):
 
 def test_pixels_become_floats_in_zero_to_one():
     assert to_floats(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_images_of_several_sizes_load_with_a_shape(tmp_path):
+    """As the server does it: the largest centred part of the wanted aspect ratio."""
+    wide = Image.new("RGB", (30, 10), "red")
+    wide.paste("blue", (10, 0, 20, 10))
+    source = folder(tmp_path, [("a", wide), ("b", Image.new("RGB", (8, 9), "blue"))])
+    with pytest.raises(DataError, match="expected images of one size, or the size to make of them by --image-shape"):
+        load_images(source, "train")
+    data = load_images(source, "train", (5, 5))
+    assert data.shape == (5, 5)
+    for red, _, blue in data.pixels.flatten(2).float().mean(dim=2).tolist():
+        assert red < 20 < 230 < blue
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "split"),
+    [
+        ("cifar10", ("uoft-cs/cifar10", None), "test"),
+        ("cifar100", ("uoft-cs/cifar100", None), "test"),
+        ("svhn", ("ufldl-stanford/svhn", "cropped_digits"), "test"),
+        ("tiny-imagenet", ("zh-plus/tiny-imagenet", None), "valid"),
+    ],
+)
+def test_names_of_the_paper_s_data_sets_are_known(monkeypatch, name, given, split):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"image": [Image.new("RGB", (8, 8))] * 2, "label": [0, 1]}
+    asked = []
+
+    def load_dataset(*source):
+        asked.append(source)
+        return {split: datasets.Dataset.from_dict(rows, features=features)}
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(load_images(name, "test")) == 2
+    assert asked == [given]
+
+
+def test_recipes_are_adapted_to_svhn_as_in_section_4_1():
+    paper = DATA_SETS["svhn"].adapt(RECIPES["paper"])
+    assert (paper.augmentation, paper.step_size * 8) == ("none", paper.epsilon)
+    assert paper.learning_rate == pytest.approx(0.01)
+    for name in ("cifar10", "cifar100", "tiny-imagenet"):
+        assert DATA_SETS[name].adapt(RECIPES["paper"]) == RECIPES["paper"]
+
+
+@pytest.fixture
+def two_classes():
+    return ImageData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("a", "b"))
+
+
+def test_extra_images_load_from_an_npz(tmp_path, two_classes):
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "extra.npz", image=images, label=np.array([0, 1, 1, 0, 1]))
+    extra = load_extra(str(tmp_path / "extra.npz"), two_classes)
+    assert np.array_equal(extra.pixels.permute(0, 2, 3, 1).numpy(), images)
+    assert (extra.labels.tolist(), extra.classes) == ([0, 1, 1, 0, 1], ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.zeros((1, 8, 8, 3), np.uint8), "label": np.zeros(1, int)}, "Expected arrays image and label"),
+        ({"image": np.zeros((1, 9, 8, 3), np.uint8), "label": np.zeros(1, int)}, r"expected uint8 \(n, 8, 8, 3\)"),
+        ({"image": np.zeros((1, 8, 8, 3)), "label": np.zeros(1, int)}, "of float64 and 1 labels"),
+        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.array([2])}, "has labels 2 to 2; expected 0 to 1"),
+        ({"image": np.array([{}], dtype=object), "label": np.zeros(1, int)}, "cannot be read"),
+    ],
+)
+def test_extra_images_that_do_not_fit_are_refused(tmp_path, two_classes, arrays, message):
+    np.savez(tmp_path / "extra.npz", **arrays)
+    with pytest.raises(DataError, match=message):
+        load_extra(str(tmp_path / "extra.npz"), two_classes)

@@ -67,7 +67,7 @@ def test_the_manifest_says_what_was_trained_and_measured(models):
     assert manifest.classes == ("blue", "green", "red")
     assert (manifest.preprocessing.height, manifest.preprocessing.width) == (16, 16)
     assert manifest.training["data"] == "colours"
-    assert manifest.training["method"] == "n_fgsm adversarial training with FSR"
+    assert manifest.training["method"] == "at by n_fgsm with FSR"
     assert manifest.training["recipe"]["epochs"] == 6
     assert manifest.training["model"]["name"] == "resnet18"
     assert manifest.precision == "fp32"

@@ -6,7 +6,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.models import BACKBONES, FSR, Separation, create_model, insert_fsr
-from training.objectives import adversarial_training
+from training.models.masks import BinarySeparation, GreedyMask, RandomMask
+from training.objectives import OBJECTIVES, Target
+from training.recipes import RECIPES
+from training.trainee import Trainee
 
 # Table 7 of the paper: parameters in millions, FLOPs in billions on one 32x32 image
 TABLE_7 = {
@@ -32,7 +35,7 @@ def test_parameters_and_flops_are_those_of_table_7(name, fsr):
 def test_every_parameter_receives_a_gradient(name, fsr, batch):
     images, labels = batch
     model = create_model(name, fsr=fsr, width=4).train()
-    adversarial_training(model.heads(images), labels, lambda_sep=1.0, lambda_rec=1.0).total.backward()
+    Trainee(model, RECIPES["paper"])(images, images, Target(labels, labels), OBJECTIVES["at"]).loss.backward()
     without = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == []
 
@@ -76,7 +79,7 @@ def test_eval_mask_equals_eq_2_with_both_noises_fixed(tau):
 def test_training_mask_with_given_noise_equals_eq_2(monkeypatch, noise):
     """One logistic draw does what two Gumbel draws do: it stands for their difference."""
     g1, g2 = noise
-    monkeypatch.setattr("training.models.fsr.logistic_like", lambda scores: g1 - g2)
+    monkeypatch.setattr("training.models.masks.logistic_like", lambda scores: g1 - g2)
     r = torch.linspace(-3, 3, 301, dtype=torch.double)
     negative_mask = separation_without_net(0.1).train()(r)
     torch.testing.assert_close(1 - negative_mask, eq_2(r, g1, g2, 0.1), atol=1e-9, rtol=0)
@@ -176,7 +179,7 @@ def test_fsr_refuses_a_place_it_cannot_follow(after, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"name": "resnet19"}, "model is 'resnet19'; expected one of resnet18, vgg16, wide_resnet34_10"),
+        ({"name": "resnet19"}, "model is 'resnet19'; expected one of resnet18, resnet50, vgg16, wide_resnet34_10"),
         ({"name": "resnet18", "num_classes": 1}, "num_classes is 1; expected 2 or more"),
         ({"name": "resnet18", "width": 0}, "width is 0; expected 1 or more"),
         ({"name": "resnet18", "tau": 0.0}, "tau is 0.0; expected a positive temperature"),
@@ -185,3 +188,73 @@ def test_fsr_refuses_a_place_it_cannot_follow(after, message):
 def test_create_model_names_the_bad_value_and_the_rule(arguments, message):
     with pytest.raises(ValueError, match=message):
         create_model(**arguments)
+
+
+MASK_VALUES = {"gumbel": None, "binary": {0.0, 1.0}, "random": {0.0, 1.0}, "greedy": {0.0, 1.0}, "none": {1.0}}
+
+
+@pytest.mark.parametrize("mask", MASK_VALUES)
+def test_every_mask_of_tables_a6_and_a7_has_its_range_and_stays_fixed_in_eval(mask, batch):
+    torch.manual_seed(0)
+    model = create_model("resnet18", width=4, mask=mask)
+    (fsr,) = (module for module in model.modules() if isinstance(module, FSR))
+    features = torch.randn(4, 32, 4, 4)
+    found = fsr.train().separation(features)
+    assert found.shape == features.shape
+    if MASK_VALUES[mask] is not None:
+        assert set(found.unique().tolist()) == MASK_VALUES[mask]
+    with torch.no_grad():
+        assert torch.equal(model.eval()(batch[0]), model(batch[0]))
+
+
+def test_the_binary_mask_is_eq_8():
+    separation = BinarySeparation(channels=1)
+    separation.score = Given()
+    r = torch.tensor([-2.0, -1e-6, 0.0, 3.0])
+    assert (1 - separation(r)).tolist() == (torch.sigmoid(r) >= 0.5).float().tolist()
+
+
+def test_the_random_mask_takes_half_and_its_mean_in_eval():
+    torch.manual_seed(0)
+    features = torch.zeros(100_000)
+    assert RandomMask().train()(features).mean().item() == pytest.approx(0.5, abs=0.01)
+    assert RandomMask().eval()(features).unique().tolist() == [0.5]
+
+
+def test_the_greedy_mask_takes_the_lowest_activations_of_each_image():
+    features = torch.stack([torch.arange(8.0), 100 + torch.arange(8.0)]).view(2, 2, 2, 2)
+    assert GreedyMask()(features).flatten(1).tolist() == [[1.0] * 4 + [0.0] * 4] * 2
+
+
+def test_without_separation_all_of_the_features_is_recalibrated():
+    fsr = FSR(6, 4, 0.1, mask="none").eval()
+    features = torch.randn(3, 6, 5, 7)
+    torch.testing.assert_close(fsr(features), features + fsr.recalibration(features))
+
+
+def test_without_recalibration_the_robust_feature_is_passed_on_alone():
+    fsr = FSR(6, 4, 0.5, recalibration=False).eval()
+    features = torch.randn(3, 6, 5, 7)
+    torch.testing.assert_close(fsr(features), features * torch.sigmoid(fsr.separation.score(features) / 0.5))
+
+
+@pytest.mark.parametrize("after", [["layer1"], ["layer2"], ["layer3"], ["layer3", "layer4"]])
+def test_fsr_takes_the_positions_of_table_a4(after, batch):
+    model = create_model("resnet18", width=4, after=after)
+    assert [n for n, m in model.named_modules() if isinstance(m, FSR)] == [f"network.{name}.1" for name in after]
+    assert len(model.heads(batch[0]).fsr) == len(after)
+
+
+def test_resnet50_has_the_published_number_of_parameters():
+    """23.52 M as in the usual CIFAR variant: 25.557 M of torchvision's, less its 1000-class head and 7x7 stem."""
+    model = create_model("resnet50", fsr=False)
+    stem, head = (7 * 7 - 3 * 3) * 3 * 64, 2049 * (1000 - 10)
+    assert sum(p.numel() for p in model.parameters()) == 25_557_032 - stem - head
+
+
+def test_silu_replaces_every_relu_of_the_backbone_and_keeps_the_names_of_weights(batch):
+    for name in BACKBONES:
+        relu, silu = (create_model(name, width=4, fsr=False, activation=which) for which in ("relu", "silu"))
+        assert not any(isinstance(module, nn.ReLU) for module in silu.modules())
+        silu.load_state_dict(relu.state_dict())
+        assert not torch.equal(relu.eval()(batch[0]), silu.eval()(batch[0]))

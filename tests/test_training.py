@@ -9,19 +9,29 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import fields
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from conftest import colour
+from PIL import Image
 from safetensors.torch import load_file
 
 from training import train as train_module
+from training.batches import Data, shuffled_batches
 from training.checkpoint import CheckpointError, RunFolder
 from training.command import ArgumentError, Arguments, run
+from training.data import ImageData
 from training.models import create_model
-from training.recipes import RECIPES
+from training.options import RecipeOptions
+from training.processes import ALONE
+from training.recipes import RECIPES, Recipe
+from training.schedule import learning_rate
 from training.source import DataError
 from training.state import average
-from training.train import TrainingStoppedError, learning_rate, stop_if_overfitted
+from training.validation import TrainingStoppedError, stop_if_overfitted
 
 
 def arguments(tiny_data, out, **others):
@@ -36,14 +46,26 @@ def test_a_run_leaves_all_that_is_needed_to_rebuild_and_judge_it(checkpoint):
         "resume.safetensors",
         "history.jsonl",
         "curves.png",
+        "environment.json",
     }
     history = [json.loads(line) for line in (checkpoint / "history.jsonl").read_text().splitlines()]
     assert [record["epoch"] for record in history] == [1, 2, 3, 4, 5, 6]
     assert {"loss", "train_accuracy", "validation_clean_accuracy", "validation_pgd10_accuracy"} <= history[0].keys()
+    assert history[0].keys() >= MACHINE_MEASURES
     assert all(math.isfinite(value) for record in history for value in record.values())
     model = RunFolder(checkpoint).load_model("last")
     assert model(torch.rand(2, 3, 16, 16)).shape == (2, 3)
     assert not model.training
+
+
+MACHINE_MEASURES = {"epoch_seconds", "train_images_per_second", "peak_memory_bytes"}
+
+
+def test_a_run_notes_what_it_ran_on(checkpoint):
+    noted = json.loads((checkpoint / "environment.json").read_text())
+    assert noted["versions"]["torch"] == torch.__version__
+    assert noted["processes"] == 1
+    assert noted.keys() >= {"commit", "processor", "cores", "gpu", "threads", "format"}
 
 
 def assert_same_result(whole, interrupted):
@@ -52,10 +74,10 @@ def assert_same_result(whole, interrupted):
         assert expected.keys() == found.keys()
         assert all(torch.equal(expected[key], found[key]) for key in expected)
 
-    def without_times(folder):
-        return [{**record, "epoch_seconds": 0} for record in RunFolder(folder).history()]
+    def learned(folder):
+        return [{k: v for k, v in line.items() if k not in MACHINE_MEASURES} for line in RunFolder(folder).history()]
 
-    assert without_times(whole) == without_times(interrupted)
+    assert learned(whole) == learned(interrupted)
 
 
 @pytest.fixture(scope="module")
@@ -180,14 +202,6 @@ def test_the_paper_recipe_is_section_4_1():
     assert recipe.small_share == recipe.natural_share == 0
 
 
-def test_the_one_cycle_rate_rises_to_its_peak_and_falls_to_zero():
-    recipe = dataclasses.replace(RECIPES["fast"], epochs=10, warmup=0.3)
-    assert learning_rate(recipe, 1, 0.0) == 0
-    assert learning_rate(recipe, 4, 0.0) == pytest.approx(recipe.learning_rate)
-    assert learning_rate(recipe, 7, 0.5) == pytest.approx(recipe.learning_rate / 2)
-    assert learning_rate(recipe, 10, 1.0) == 0
-
-
 def test_the_fast_recipe_ends_on_attacked_images_of_full_size_however_short():
     for epochs in (1, 2, 15):
         recipe = dataclasses.replace(RECIPES["fast"], epochs=epochs)
@@ -265,3 +279,119 @@ def test_the_command_refuses_bad_input_without_a_trace_or_a_folder(tiny_data, tm
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not out.exists()
+
+
+def test_every_choice_of_a_recipe_is_an_option():
+    options, choices = fields(RecipeOptions), fields(Recipe)
+    assert [field.name for field in options] == [field.name for field in choices]
+    assert Arguments(data="x", out="y", beta=4.0, patience=3).change(RECIPES["paper"]) == dataclasses.replace(
+        RECIPES["paper"], beta=4.0, patience=3
+    )
+
+
+def test_a_config_written_before_the_newer_choices_reads_as_what_it_meant(checkpoint, tmp_path):
+    config = json.loads((checkpoint / "config.json").read_text())
+    for name in ("after", "mask", "recalibration", "rival", "activation"):
+        del config["model"][name]
+    for name in ("objective", "awp", "augmentation", "step_share", "extra_fraction", "separation_target"):
+        del config["recipe"][name]
+    del config["extra"], config["extra_sha256"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert RunFolder(tmp_path).config() == RunFolder(checkpoint).config()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mask": "none"}, "mask is 'none' and lambda_sep 1.0; .* choose lambda_sep 0"),
+        ({"recalibration": False}, "recalibration is off and lambda_rec 1.0; .* choose lambda_rec 0"),
+        ({"rival": "cas"}, "rival is 'cas' with model 'resnet18' and fsr True; expected resnet18 without FSR"),
+        ({"extra_fraction": 0.5}, "extra is None and extra_fraction 0.5; expected both or neither"),
+        ({"friendly": 1}, "expected the attack pgd"),
+        ({"label_smoothing": 1.0}, "label_smoothing is 1.0; expected 0 or more and less than 1"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(tiny_data, tmp_path, given, message):
+    with pytest.raises(ArgumentError, match=message):
+        run(arguments(tiny_data, tmp_path / "run", **given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_can_be_watched_in_tensorboard(tiny_data, tmp_path, monkeypatch):
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder):
+            written.append(folder)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *given):
+            written.append("closed")
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=SummaryWriter))
+    run(arguments(tiny_data, tmp_path / "run", epochs=1, tensorboard=True))
+    assert written[0] == tmp_path / "run" / "tensorboard"
+    assert ("loss", 1) in written
+    assert written[-1] == "closed"
+
+
+def test_extra_images_fill_their_fraction_of_every_batch():
+    own = ImageData(torch.zeros(64, 3, 2, 2, dtype=torch.uint8), torch.zeros(64, dtype=torch.int64), ("a", "b"))
+    extra = ImageData(torch.ones(9, 3, 2, 2, dtype=torch.uint8), torch.ones(9, dtype=torch.int64), ("a", "b"))
+    recipe = dataclasses.replace(RECIPES["paper"], batch_size=10, extra_fraction=0.7)
+    order = torch.Generator().manual_seed(0)
+    batches = list(shuffled_batches(Data(own, own, extra), recipe, order, ALONE))
+    assert [(len(labels), int(labels.sum())) for _, labels in batches] == [(10, 7)] * 6
+    assert all(torch.equal(pixels[:, 0, 0, 0].long(), labels) for pixels, labels in batches)
+
+
+def test_early_stopping_ends_the_run_for_good(tiny_data, tmp_path, monkeypatch):
+    accuracies = {"validation_clean_accuracy": 0.9, "validation_pgd10_accuracy": 0.4, "train_fgsm_accuracy": 0.4}
+    monkeypatch.setattr(train_module, "validate", lambda *given: dict(accuracies))
+    run(arguments(tiny_data, tmp_path / "run", epochs=9, patience=2))
+    assert len(RunFolder(tmp_path / "run").history()) == 3
+    run(Arguments(data=str(tiny_data), out=tmp_path / "run", resume=True))
+    assert len(RunFolder(tmp_path / "run").history()) == 3
+
+
+OBJECTIVES_SLOW = ["natural", "at", "trades", "mart", "alp", "s2o", "gaussian"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [{}, {"fsr": False}, *({"fsr": False, "rival": r} for r in ("fd", "cas", "cifs"))])
+@pytest.mark.parametrize("objective", OBJECTIVES_SLOW)
+def test_every_objective_learns_with_every_module(tmp_path, tmp_path_factory, objective, module):
+    """One epoch on 2,000 images, in two halves: the loss falls."""
+    root = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(0)
+    for channel, name in enumerate(("red", "green", "blue")):
+        (root / "train" / name).mkdir(parents=True)
+        for index in range(700):
+            Image.fromarray(colour(random, channel)).save(root / "train" / name / f"{index}.png")
+    options = {"objective": objective, "learning_rate": 0.05, "batch_size": 20, "recipe": "paper", "pgd_steps": 2}
+    run(Arguments(data=str(root), out=tmp_path / "run", width=8, held_out=100, epochs=2, **options, **module))
+    first, last = RunFolder(tmp_path / "run").history()
+    assert last["loss"] < first["loss"]
+    assert last["train_accuracy"] > 0.5
+
+
+@pytest.mark.slow
+def test_a_compiled_run_learns_the_same(tiny_data, tmp_path):
+    for name, compiled in (("compiled", True), ("eager", False)):
+        run(arguments(tiny_data, tmp_path / name, epochs=1, natural_share=0.0, compile=compiled))
+    compiled, eager = (RunFolder(tmp_path / name).history()[0]["loss"] for name in ("compiled", "eager"))
+    assert compiled == pytest.approx(eager, rel=0.05)
+
+
+def test_a_deterministic_run_gives_the_same_losses_twice(tiny_data, tmp_path):
+    try:
+        for name in ("first", "second"):
+            run(arguments(tiny_data, tmp_path / name, epochs=1, deterministic=True))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_same_result(tmp_path / "first", tmp_path / "second")

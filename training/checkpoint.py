@@ -37,9 +37,15 @@ class ModelConfig:
     fsr: bool
     width: int | None
     tau: float
+    after: tuple[str, ...] | None = None
+    mask: str = "gumbel"
+    recalibration: bool = True
+    rival: str | None = None
+    activation: str = "relu"
 
     def build(self) -> FSRNet:
-        return create_model(self.name, num_classes=self.num_classes, fsr=self.fsr, width=self.width, tau=self.tau)
+        arguments = asdict(self)
+        return create_model(arguments.pop("name"), **arguments)
 
 
 @with_config(STRICT)
@@ -60,13 +66,36 @@ class RunConfig:
     image_shape: tuple[int, int]
     """Height and width of the images."""
     seed: int
+    extra: str | None = None
+    """Where the extra data lies; None for none."""
+    extra_sha256: str | None = None
 
-    def check_data(self, data: ImageData) -> None:
-        """Raise DataError unless this is the training data of the run, image by image."""
+    def __post_init__(self) -> None:
+        """Raise ValueError for losses of features that the network does not have."""
+        if not self.model.fsr:
+            return
+        if self.model.mask == "none" and self.recipe.lambda_sep != 0:
+            raise ValueError(
+                f"mask is 'none' and lambda_sep {self.recipe.lambda_sep}; without separation there is no robust "
+                "feature for L_sep: choose lambda_sep 0"
+            )
+        if not self.model.recalibration and self.recipe.lambda_rec != 0:
+            raise ValueError(
+                f"recalibration is off and lambda_rec {self.recipe.lambda_rec}; without it there is no recalibrated "
+                "feature for L_rec: choose lambda_rec 0"
+            )
+
+    def check_data(self, data: ImageData, extra: ImageData | None = None) -> None:
+        """Raise DataError unless this is the training data of the run, image by image; likewise `extra` if given."""
         if data.sha256 != self.data_sha256:
             raise DataError(
                 f"the training images are not those of the run: SHA-256 {data.sha256}, expected {self.data_sha256} "
                 f"({self.data_name}, {len(self.classes)} classes). Say by --data where they lie"
+            )
+        if extra is not None and extra.sha256 != self.extra_sha256:
+            raise DataError(
+                f"the extra images are not those of the run: SHA-256 {extra.sha256}, expected {self.extra_sha256}. "
+                "Say by --extra where they lie"
             )
 
 
@@ -80,6 +109,7 @@ class RunFolder:
         self.path = path
         self.history_path = path / "history.jsonl"
         self._config_path = path / "config.json"
+        self._environment_path = path / "environment.json"
         self._resume_path = path / "resume.safetensors"
 
     def create(self, config: RunConfig) -> None:
@@ -88,6 +118,10 @@ class RunFolder:
             raise CheckpointError(f"{self.path} is there already; go on with it by --resume, or choose another --out")
         self.path.mkdir(parents=True, exist_ok=True)
         _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
+
+    def save_environment(self, environment: Mapping[str, Any]) -> None:
+        """Note what the run, or its latest part, runs on."""
+        _write_text(self._environment_path, json.dumps(environment, indent=2) + "\n")
 
     def config(self) -> RunConfig:
         try:
@@ -134,7 +168,7 @@ class RunFolder:
         _save_tensors(self._resume_path, tensors, {"epoch": str(epoch)})
 
     def load_resume(self) -> tuple[dict[str, Tensor], int]:
-        """The state kept last and its epoch (none and 0 before the first); drops history written after it."""
+        """The state kept last and its epoch; none and 0 before the first."""
         epoch: int = 0
         tensors: dict[str, Tensor] = {}
         if self._resume_path.exists():
@@ -144,8 +178,11 @@ class RunFolder:
                 tensors = load_file(self._resume_path)
             except (OSError, SafetensorError, KeyError, TypeError) as error:
                 raise CheckpointError(f"{self._resume_path} is damaged: {error}; the run cannot go on") from error
-        self._write_history(self.history()[:epoch])
         return tensors, epoch
+
+    def drop_history_after(self, epoch: int) -> None:
+        """Forget what was written of an epoch whose state was not kept."""
+        self._write_history(self.history()[:epoch])
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

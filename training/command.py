@@ -1,142 +1,224 @@
 """The command python -m training: arguments, data and progress bar around `train`."""
 
-import dataclasses
 import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from training.batches import Data
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
-from training.data import ImageData, hold_out, load_images
+from training.data import ImageData, hold_out, load_extra, load_images
+from training.data_sets import DATA_SETS
 from training.device import pick_device
-from training.recipes import RECIPES, RecipeName
+from training.environment import environment
+from training.options import RecipeOptions
+from training.processes import ALONE, Processes, joined
+from training.recipes import ACTIVATION_OF_RECIPE, RECIPES, Recipe, RecipeName
 from training.source import DataError
-from training.train import TrainingStoppedError, train
+from training.train import Progress, train
+from training.validation import TrainingStoppedError
 
 
 class ArgumentError(ValueError):
     """An argument makes no sense."""
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RecipeOptions):
     """Train a network adversarially. Leaves config.json, best and last weights, history.jsonl and curves.png."""
 
     data: str
-    """Hugging Face id, or a folder of parquet files or of one image folder per class."""
+    """cifar10, cifar100, svhn, tiny-imagenet, another Hugging Face id, or a folder of parquet files or of one image
+    folder per class."""
     out: Path
     """Run folder to make, or with --resume to go on with."""
     recipe: RecipeName = "fast"
-    """fast: single-step training for machines without a GPU. paper: section 4.1 of the paper, PGD-10."""
+    """fast: single-step training for machines without a GPU. paper: section 4.1 of the paper, PGD-10. strong: the paper
+    with what has helped since."""
+    image_shape: tuple[int, int] | None = None
+    """Height and width to make of every image; needed where they differ in size."""
+    extra: str | None = None
+    """More images, usually generated, for --extra-fraction of each batch: an .npz of arrays image and label, or as
+    --data."""
     model: str = "resnet18"
-    """resnet18, vgg16 or wide_resnet34_10."""
+    """resnet18, resnet50, vgg16 or wide_resnet34_10."""
     width: int | None = None
     """Channels of the first stage; the paper's by default."""
+    activation: str | None = None
+    """relu or silu; by default silu for the recipe strong, else relu."""
     fsr: bool = True
-    """Insert the FSR module where the paper has it."""
+    """Insert FSR modules."""
+    after: tuple[str, ...] | None = None
+    """Submodules that FSR follows, such as layer3 layer4; the paper's place by default."""
     tau: float = 0.1
     """Temperature of the Gumbel softmax (Eq. 2)."""
+    mask: str = "gumbel"
+    """gumbel (Eq. 2), binary (Eq. 8), random, greedy or none: how FSR parts the features (Tables A6 and A7)."""
+    recalibration: bool = True
+    """Recalibrate the non-robust feature, or drop it (Table 6)."""
+    rival: str | None = None
+    """fd, cas or cifs instead of FSR, with --no-fsr (Table 4)."""
     start: Path | None = None
     """Run folder whose best weights to start from, of the same network; by default random ones."""
-    epochs: int | None = None
-    """Another number of epochs than the recipe's; its phases keep their shares."""
-    natural_share: float | None = None
-    """Another share of epochs on clean images, at the start, than the recipe's."""
-    small_share: float | None = None
-    """Another share of epochs on smaller images, at the start, than the recipe's."""
-    learning_rate: float | None = None
-    """Another (peak) learning rate than the recipe's."""
-    epsilon: float | None = None
-    """Another L-infinity bound than the recipe's 8/255, in [0, 1] pixels."""
-    held_out: int | None = None
-    """Another number of images held out for validation than the recipe's 2500."""
     data_name: str | None = None
     """What the data is called in reports; the last part of --data by default."""
     seed: int = 0
     resume: bool = False
     """Go on with the run in --out, at most one epoch back; its own settings hold."""
-
-
-RECIPE_ARGUMENTS = ("epochs", "natural_share", "small_share", "learning_rate", "epsilon", "held_out")
+    compile: bool = False
+    """Compile the attack, most of the work, with torch.compile."""
+    deterministic: bool = False
+    """Use deterministic algorithms only: the same losses on every run with this seed on this machine."""
+    tensorboard: bool = False
+    """Write the history for TensorBoard too, into the run folder."""
 
 
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m training")
     try:
-        print(run(arguments))
+        with joined() as processes:
+            reached = run(arguments, processes)
+        if processes.is_first:
+            print(reached)
     except (ArgumentError, CheckpointError, DataError, TrainingStoppedError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit(f"\nstopped; go on with: python -m training --data {arguments.data} --out {arguments.out} --resume")
 
 
-def run(arguments: Arguments) -> str:
+def run(arguments: Arguments, processes: Processes = ALONE) -> str:
     """Run or go on, showing a progress bar; returns what was reached in one line."""
     folder = RunFolder(arguments.out)
-    images = load_images(arguments.data, "train")
+    earlier = folder.config() if arguments.resume else None
+    images = load_images(arguments.data, "train", earlier.image_shape if earlier else arguments.image_shape)
+    source = arguments.extra or (earlier.extra if earlier else None)
+    extra = None if source is None else load_extra(source, images)
+    config = earlier or _config(arguments, images, extra)
+    recipe = config.recipe
     if arguments.resume:
-        config = folder.config()
-        config.check_data(images)
-    else:
-        config = _config(arguments, images)
-    data, validation = hold_out(images, config.recipe.held_out, config.seed)
-    batch = config.recipe.batch_size
-    if len(data) < batch:
-        raise DataError(f"{len(data)} images are left to train on; expected at least one batch of {batch}")
-    if not arguments.resume:
-        folder.create(config)
-    total = config.recipe.epochs * (len(data) // batch) * batch
-    done = total * len(folder.history()) // config.recipe.epochs
-    with tqdm(total=total, initial=done, unit="img", smoothing=0.02) as bar:
-
-        def progress(epoch: int, images: int, means: Tensor) -> None:
-            if bar.update(images):  # only when the bar is due, so that a GPU is seldom waited for
-                loss, classification, separation, recalibration, accuracy = means.tolist()
-                bar.set_description(f"epoch {epoch}/{config.recipe.epochs}", refresh=False)
-                bar.set_postfix_str(
-                    f"loss {loss:.2f} (class {classification:.2f} sep {separation:.2f} rec {recalibration:.2f}) "
-                    f"accuracy {accuracy:.1%}",
-                    refresh=False,
-                )
-
-        try:
-            train(config, folder, data, validation, pick_device(), progress=progress)
-        finally:
-            if history := folder.history():
-                plot_history(history, arguments.out / "curves.png")
+        config.check_data(images, extra)
+    training, validation = hold_out(images, recipe.held_out, config.seed)
+    if len(training) < recipe.batch_size:
+        raise DataError(
+            f"{len(training)} images are left to train on; expected at least one batch of {recipe.batch_size}"
+        )
+    if recipe.batch_size % processes.count:
+        raise ArgumentError(
+            f"batch_size is {recipe.batch_size}; expected a multiple of the {processes.count} processes"
+        )
+    device = pick_device(arguments.deterministic)
+    if processes.is_first:
+        if not arguments.resume:
+            folder.create(config)
+        folder.save_environment(environment(device, processes))
+    processes.wait()
+    total = recipe.epochs * (len(training) // recipe.batch_size) * recipe.batch_size
+    done = total * len(folder.history()) // recipe.epochs
+    try:
+        with (
+            _progress_bar(recipe, total, done, is_shown=processes.is_first) as progress,
+            _tensorboard(arguments.out if arguments.tensorboard and processes.is_first else None) as record,
+        ):
+            train(
+                config,
+                folder,
+                Data(training, validation, extra),
+                device,
+                processes,
+                compiled=arguments.compile,
+                progress=progress,
+                record=record,
+            )
+    finally:
+        if processes.is_first and (history := folder.history()):
+            plot_history(history, arguments.out / "curves.png")
     final = folder.history()[-1]
     clean, attacked = final["validation_clean_accuracy"], final["validation_pgd10_accuracy"]
-    n = min(config.recipe.validation_images, len(validation))
+    n = min(recipe.validation_images, len(validation))
     return f"{arguments.out}: clean {clean:.1%}, PGD-10 {attacked:.1%} on {n} held-out images after the last epoch"
 
 
-def _config(arguments: Arguments, images: ImageData) -> RunConfig:
-    chosen = {name: getattr(arguments, name) for name in RECIPE_ARGUMENTS}
-    model = ModelConfig(arguments.model, len(images.classes), arguments.fsr, arguments.width, arguments.tau)
+@contextmanager
+def _progress_bar(recipe: Recipe, total: int, done: int, is_shown: bool) -> Iterator[Progress]:
+    with tqdm(total=total, initial=done, unit="img", smoothing=0.02, disable=not is_shown) as bar:
+
+        def progress(epoch: int, images: int, means: Mapping[str, Tensor]) -> None:
+            if bar.update(images):  # only when the bar is due, so that a GPU is seldom waited for
+                shown = [f"{name.removesuffix('_loss')} {float(means[name]):.2f}" for name in means if "loss" in name]
+                bar.set_description(f"epoch {epoch}/{recipe.epochs}", refresh=False)
+                bar.set_postfix_str(f"{' '.join(shown)} accuracy {float(means['train_accuracy']):.1%}", refresh=False)
+
+        yield progress
+
+
+@contextmanager
+def _tensorboard(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Takes lines of the history and writes them for TensorBoard below `folder`; None writes nothing."""
+    if folder is None:
+        yield lambda line: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as missing:
+        raise ArgumentError("--tensorboard needs tensorboard; install it with: pip install tensorboard") from missing
+
+    with SummaryWriter(folder / "tensorboard") as writer:
+
+        def record(line: Mapping[str, Any]) -> None:
+            for name, value in line.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, line["epoch"])
+
+        yield record
+
+
+def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) -> RunConfig:
+    model = ModelConfig(
+        name=arguments.model,
+        num_classes=len(images.classes),
+        fsr=arguments.fsr,
+        width=arguments.width,
+        tau=arguments.tau,
+        after=arguments.after,
+        mask=arguments.mask,
+        recalibration=arguments.recalibration,
+        rival=arguments.rival,
+        activation=arguments.activation or ACTIVATION_OF_RECIPE[arguments.recipe],
+    )
+    known = DATA_SETS.get(arguments.data)
+    recipe = RECIPES[arguments.recipe]
     try:
         model.build()  # refuse bad values before anything is written
-        recipe = dataclasses.replace(
-            RECIPES[arguments.recipe], **{name: value for name, value in chosen.items() if value is not None}
+        recipe = arguments.change(known.adapt(recipe) if known else recipe)
+        config = RunConfig(
+            model=model,
+            recipe_name=arguments.recipe,
+            recipe=recipe,
+            start=None if arguments.start is None else str(arguments.start),
+            data=arguments.data,
+            data_name=arguments.data_name or Path(arguments.data).name,
+            data_sha256=images.sha256,
+            classes=images.classes,
+            image_shape=images.shape,
+            seed=arguments.seed,
+            extra=arguments.extra,
+            extra_sha256=None if extra is None else extra.sha256,
         )
     except ValueError as error:
         raise ArgumentError(str(error)) from error
+    if (recipe.extra_fraction > 0) != (extra is not None):
+        raise ArgumentError(
+            f"extra is {arguments.extra} and extra_fraction {recipe.extra_fraction}; expected both or neither"
+        )
     if arguments.start is not None:
         started = RunFolder(arguments.start).config().model
         if started != model:
             raise ArgumentError(f"--start {arguments.start} holds {started}; expected the same network, {model}")
-    return RunConfig(
-        model=model,
-        recipe_name=arguments.recipe,
-        recipe=recipe,
-        start=None if arguments.start is None else str(arguments.start),
-        data=arguments.data,
-        data_name=arguments.data_name or Path(arguments.data).name,
-        data_sha256=images.sha256,
-        classes=images.classes,
-        image_shape=images.shape,
-        seed=arguments.seed,
-    )
+    return config

@@ -1,5 +1,6 @@
 """The curves of a run as a picture."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,8 @@ def plot_history(history: list[dict[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(10, 4), layout="constrained")
     losses, accuracies = figure.subplots(1, 2)
     for axes, suffix in ((losses, "loss"), (accuracies, "accuracy")):
-        for name in (name for name in history[0] if name.endswith(suffix)):
-            axes.plot(epochs, [record[name] for record in history], label=name.replace("_", " "))
+        for name in (name for name in history[-1] if name.endswith(suffix)):
+            axes.plot(epochs, [record.get(name, math.nan) for record in history], label=name.replace("_", " "))
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import datasets
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -36,6 +37,10 @@ class ImageData:
         """Height and width of every image."""
         return self.pixels.shape[2], self.pixels.shape[3]
 
+    def place(self, device: torch.device) -> "ImageData":
+        """The same in the device's memory."""
+        return replace(self, pixels=self.pixels.to(device), labels=self.labels.to(device))
+
     def subset(self, indices: Tensor) -> "ImageData":
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
 
@@ -55,15 +60,16 @@ class ImageData:
         return replace(self, pixels=torch.cat(parts))
 
 
-def load_images(source: str, split: str) -> ImageData:
-    """Load one split of a Hub id, or of a local folder of parquet files or of one folder per class.
+def load_images(source: str, split: str, image_shape: tuple[int, int] | None = None) -> ImageData:
+    """Load one split of a name in `DATA_SETS`, a Hub id, or a local folder of parquet files or of a folder per class.
 
-    Raises DataError when the source, split or columns are missing, an image cannot be read, the images differ
-    in size, or there are fewer than two classes.
+    Images are resized to `image_shape` (height, width) where it is given. Raises DataError when the source, split or
+    columns are missing, an image cannot be read, the images differ in size and no shape is given, or there are fewer
+    than two classes.
     """
     opened = open_split(source, split)
     table = opened.table.cast_column(opened.image_column, datasets.Image(mode="RGB"))
-    pixels = _pixels(table, opened.image_column, source)
+    pixels = _pixels(table, opened.image_column, source, image_shape)
     return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
@@ -78,30 +84,17 @@ def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageDa
     return data.subset(order[count:].sort().values), data.subset(order[:count].sort().values)
 
 
-def augment(images: Tensor, *, padding: int) -> Tensor:
-    """Random crop of the zero-padded images and random horizontal flip, one draw per image: (n, 3, h, w)."""
-    count, _, height, width = images.shape
-    padded = F.pad(images, (padding,) * 4)
-    rows = torch.randint(2 * padding + 1, (count, 1)) + torch.arange(height)
-    columns = torch.randint(2 * padding + 1, (count, 1)) + torch.arange(width)
-    flipped = torch.rand(count, 1) < 0.5
-    columns = torch.where(flipped, columns.flip(1), columns)
-    index = torch.arange(count)[:, None, None]
-    cropped = padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]]
-    return cropped.permute(0, 3, 1, 2)
-
-
 def to_floats(pixels: Tensor) -> Tensor:
     """uint8 0..255 -> float32 [0, 1]."""
     return pixels.float() / 255
 
 
-def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
+def _pixels(data: datasets.Dataset, column: str, source: str, image_shape: tuple[int, int] | None) -> Tensor:
     pixels: np.ndarray | None = None
     rows = iter(data.select_columns(column))  # reads ahead, where data[index] looks up each row anew
     for index in range(len(data)):
         try:
-            image = np.asarray(next(rows)[column])
+            image = np.asarray(_resized(next(rows)[column], image_shape))
         except Exception as error:  # Pillow raises many kinds
             raise DataError(f"image {index} of {source!r} cannot be read: {error}") from error
         if pixels is None:
@@ -109,8 +102,46 @@ def _pixels(data: datasets.Dataset, column: str, source: str) -> Tensor:
         if image.shape != pixels.shape[1:]:
             raise DataError(
                 f"image {index} of {source!r} is {image.shape[1]}x{image.shape[0]} pixels, the first "
-                f"{pixels.shape[2]}x{pixels.shape[1]}; expected images of one size"
+                f"{pixels.shape[2]}x{pixels.shape[1]}; expected images of one size, "
+                "or the size to make of them by --image-shape"
             )
         pixels[index] = image
     assert pixels is not None, "open_split refuses data without images"
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+
+def _resized(image: Image.Image, image_shape: tuple[int, int] | None) -> Image.Image:
+    if image_shape is None:
+        return image
+    return ImageOps.fit(image, image_shape[::-1], Image.Resampling.BILINEAR)  # as the server does
+
+
+def load_extra(source: str, like: ImageData) -> ImageData:
+    """More images of the classes and shape of `like`: an .npz of `image` uint8 (n, h, w, 3) and `label`, or as above.
+
+    Raises DataError when they cannot be read or do not fit.
+    """
+    if not source.endswith(".npz"):
+        extra = load_images(source, "train", like.shape)
+        if extra.classes != like.classes:
+            raise DataError(
+                f"extra data {source!r} has classes {extra.classes}; expected those of --data, {like.classes}"
+            )
+        return extra
+    try:
+        with np.load(source, allow_pickle=False) as arrays:
+            pixels, labels = arrays["image"], arrays["label"]
+    except (OSError, KeyError, ValueError) as error:
+        raise DataError(f"extra data {source!r} cannot be read: {error}. Expected arrays image and label") from error
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (*like.shape, 3) or len(labels) != len(pixels):
+        raise DataError(
+            f"extra data {source!r} has images {pixels.shape} of {pixels.dtype} and {len(labels)} labels; expected "
+            f"uint8 (n, {like.shape[0]}, {like.shape[1]}, 3) and n labels"
+        )
+    if not 0 <= labels.min() <= labels.max() < len(like.classes):
+        raise DataError(
+            f"extra data {source!r} has labels {labels.min()} to {labels.max()}; expected 0 to {len(like.classes) - 1}"
+        )
+    return ImageData(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels).long(), like.classes
+    )

@@ -5,7 +5,11 @@ from typing import Literal
 
 from pydantic import ConfigDict, with_config
 
-RecipeName = Literal["paper", "fast"]
+from training.feature_losses import SeparationTarget
+from training.objectives import OBJECTIVES, Objective, ObjectiveName
+
+RecipeName = Literal["paper", "strong", "fast"]
+Augmentation = Literal["none", "crop_flip", "idbh_weak", "cutmix"]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -15,15 +19,27 @@ class Recipe:
 
     epochs: int
     attack: Literal["pgd", "n_fgsm"]
+    objective: ObjectiveName = "at"
+    beta: float | None = None
+    """Weight of the objective's second term; None for the objective's own (TRADES 6, MART 5, ALP 0.5, S2O 0.1)."""
+    sigma: float = 0.25
+    """Standard deviation of the noise of the objective `gaussian`, in [0, 1] pixels."""
     epsilon: float = 8 / 255
     pgd_steps: int = 10
-    """Steps of epsilon / 4; used by the attack `pgd` only."""
+    """Used by the attack `pgd` only."""
+    step_share: float = 1 / 4
+    """Size of a PGD step as a share of epsilon."""
+    friendly: int | None = None
+    """FAT: PGD steps after an image is misclassified; from 0, this many at the end of the run. None: all steps."""
+    curriculum: int | None = None
+    """CAT: from one PGD step, one more after so many epochs without a better accuracy under the present strength."""
     batch_size: int = 128
+    """Images per step, over all processes together."""
     learning_rate: float = 0.1
-    """The rate of the first epoch (`step`) or the peak rate (`one_cycle`)."""
-    schedule: Literal["step", "one_cycle"] = "step"
+    """The rate of the first epoch, or the peak rate of `one_cycle`."""
+    schedule: Literal["step", "piecewise_linear", "cosine", "one_cycle"] = "step"
     drops: tuple[float, ...] = (0.75, 0.9)
-    """Shares of the epochs from which the rate is divided by ten, for the schedule `step`."""
+    """Shares of the epochs from which the rate is (`step`) or begins to fall to be (`piecewise_linear`) a tenth."""
     warmup: float = 0.25
     """Share of the run in which the rate rises to its peak, for the schedule `one_cycle`."""
     momentum: float = 0.9
@@ -33,10 +49,22 @@ class Recipe:
     """Largest norm of the gradient of all parameters together."""
     ema_decay: float | None = None
     """Per-step decay of the averaged weights that are validated and kept; None keeps the weights themselves."""
+    awp: float | None = None
+    """AWP: size of the weight perturbation relative to the weights; None for none."""
+    awp_after: float = 0.0
+    """Share of the epochs, at the start, without AWP."""
+    label_smoothing: float = 0.0
     lambda_sep: float = 1.0
     lambda_rec: float = 1.0
+    separation_target: SeparationTarget = "mispredicted"
+    """What the non-robust feature is to tell (Table A5)."""
+    lambda_probe: float = 2.0
+    """Weight of the probes of CAS and CIFS (their beta), in the loss and in the attack."""
+    augmentation: Augmentation = "crop_flip"
     padding: int = 4
     """Pixels of zero padding for the random crop at full resolution."""
+    extra_fraction: float = 0.0
+    """Share of each batch that is drawn from extra, usually generated, data."""
     small_share: float = 0.0
     """Share of the epochs, at the start, that train on images scaled by `small_scale`."""
     small_scale: float = 1.0
@@ -46,30 +74,67 @@ class Recipe:
     """Training images kept for validation and calibration."""
     validation_images: int = 2500
     """Held-out images that are attacked after each epoch."""
+    patience: int | None = None
+    """Epochs without a better validation accuracy after which the run ends; None for never."""
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs is {self.epochs}; expected 1 or more")
-        for name in ("natural_share", "small_share"):
+        for name in ("epochs", "pgd_steps", "batch_size", "friendly", "curriculum", "patience"):
+            value, least = getattr(self, name), 0 if name == "friendly" else 1
+            if value is not None and value < least:
+                raise ValueError(f"{name} is {value}; expected {least} or more")
+        for name in ("natural_share", "small_share", "awp_after", "extra_fraction", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate is {self.learning_rate}; expected above 0")
+        for name in ("learning_rate", "sigma", "awp"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; expected above 0")
         if not 0 < self.epsilon <= 1:
             raise ValueError(f"epsilon is {self.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
+        if not 0 < self.step_share <= 1:
+            raise ValueError(f"step_share is {self.step_share}; expected above 0 and at most 1 (of epsilon)")
+        if self.attack == "n_fgsm" and (self.friendly is not None or self.curriculum is not None):
+            raise ValueError("friendly and curriculum choose how many steps PGD takes; expected the attack pgd")
+
+    @property
+    def step_size(self) -> float:
+        """Of a PGD step, in [0, 1] pixels."""
+        return self.epsilon * self.step_share
 
     def scale(self, epoch: int) -> float:
         """Image scale in the given epoch; 1 in the last."""
         return self.small_scale if epoch <= self.small_share * self.epochs else 1.0
 
     def is_natural(self, epoch: int) -> bool:
-        """Whether the given epoch trains on clean images."""
+        """Whether the given epoch trains on clean images, whatever the objective."""
         return epoch <= self.natural_share * self.epochs
+
+    def objective_in(self, epoch: int) -> Objective:
+        return OBJECTIVES["natural" if self.is_natural(epoch) else self.objective]
+
+    def friendly_steps(self, epoch: int) -> int | None:
+        """FAT's tau in the given epoch: 0, 1, ... `friendly`, each for the same share of the run."""
+        return None if self.friendly is None else (self.friendly + 1) * (epoch - 1) // self.epochs
+
+    def has_awp(self, epoch: int) -> bool:
+        return self.awp is not None and epoch > self.awp_after * self.epochs
 
 
 RECIPES: dict[RecipeName, Recipe] = {
     # section 4.1; the rate drops at the start of epochs 75 and 90, as in the published code
     "paper": Recipe(epochs=100, attack="pgd"),
+    # what has helped since: reference in docs/training.md
+    "strong": Recipe(
+        epochs=100,
+        attack="pgd",
+        schedule="cosine",
+        nesterov=True,
+        ema_decay=0.999,
+        awp=0.005,
+        awp_after=0.1,
+        augmentation="idbh_weak",
+        validation_images=1000,
+    ),
     "fast": Recipe(
         epochs=15,
         attack="n_fgsm",
@@ -84,3 +149,5 @@ RECIPES: dict[RecipeName, Recipe] = {
         validation_images=500,
     ),
 }
+
+ACTIVATION_OF_RECIPE: dict[RecipeName, str] = {"paper": "relu", "strong": "silu", "fast": "relu"}

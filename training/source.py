@@ -7,6 +7,8 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 
+from training.data_sets import DATA_SETS
+
 IMAGE_COLUMNS = ("img", "image")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 
@@ -51,12 +53,18 @@ def spread(total: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def _load_split(source: str, split: str) -> datasets.Dataset:
+    known = DATA_SETS.get(source)
+    local = Path(source).expanduser()
     try:
-        splits = datasets.load_dataset(str(Path(source).expanduser()) if Path(source).exists() else source)
+        if known is not None:
+            splits = datasets.load_dataset(known.hub_id, known.configuration)
+            split = known.splits.get(split, split)
+        else:
+            splits = datasets.load_dataset(str(local) if local.exists() else source)
     except Exception as error:  # the library raises many kinds, some of them private
         raise DataError(
-            f"cannot load data {source!r}: {error}. Expected a Hugging Face id, a folder of parquet files, "
-            "or a folder with one folder of images per class"
+            f"cannot load data {source!r}: {error}. Expected {', '.join(DATA_SETS)}, a Hugging Face id, "
+            "a folder of parquet files, or a folder with one folder of images per class"
         ) from error
     if split not in splits:
         raise DataError(f"{source!r} has no split {split!r}; it has {', '.join(splits)}")

@@ -1,4 +1,4 @@
-"""Everything that changes during a run: weights, their average, momentum, random state."""
+"""Everything that changes during a run: weights, their average, momentum."""
 
 import copy
 from dataclasses import dataclass
@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from training.checkpoint import RunConfig, RunFolder
 from training.device import Device
 from training.models import FSRNet
+from training.processes import Processes
 from training.recipes import Recipe
+from training.trainee import Trainee
 
 
 @dataclass
@@ -17,16 +19,22 @@ class State:
     """The state of a run; `step` advances it, `tensors` and `restore` carry it over an interruption."""
 
     model: FSRNet
+    trainee: Trainee
+    """The model and its loss."""
+    parallel: nn.Module
+    """The same over all processes."""
     averaged: FSRNet
     """The weights that are validated and kept: an average of the model's, or the model itself."""
     optimizer: torch.optim.SGD
     best: float = -1.0
-    """Highest validation PGD-10 accuracy so far."""
+    """Highest validation accuracy so far, of the kind that the objective is judged by."""
 
     @classmethod
-    def create(cls, config: RunConfig, device: Device) -> "State":
+    def create(cls, config: RunConfig, device: Device, processes: Processes) -> "State":
         recipe = config.recipe
         model = config.model.build().train()
+        if processes.count > 1 and device.is_cuda:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         device.place_model(model)
         averaged = model if recipe.ema_decay is None else copy.deepcopy(model).requires_grad_(False)
         optimizer = torch.optim.SGD(
@@ -35,15 +43,22 @@ class State:
             momentum=recipe.momentum,
             nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay,
+            fused=device.is_cuda,
         )
-        return cls(model, averaged, optimizer)
+        # the net behind a binary mask gets no gradient
+        trainee = Trainee(model, recipe)
+        parallel = processes.parallel(trainee, has_unused=config.model.mask == "binary")
+        return cls(model, trainee, parallel, averaged, optimizer)
 
-    def step(self, loss: Tensor, done: int, rate: float, recipe: Recipe) -> None:
+    def learn(self, loss: Tensor) -> None:
+        """Take the gradient of the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+
+    def step(self, done: int, rate: float, recipe: Recipe) -> None:
         """One optimiser step at learning rate `rate`, then one of the average; `done` steps came before."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
         if recipe.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip)
         self.optimizer.step()
@@ -57,16 +72,14 @@ class State:
         self.averaged.load_state_dict(trained.state_dict())
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, torch's random state included."""
+        """All of it by name. Random state is not among it: every epoch draws from a seed of its own."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         if self.averaged is not self.model:
             tensors |= {f"averaged.{name}": value for name, value in self.averaged.state_dict().items()}
         for name, parameter in self.model.named_parameters():
-            tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
+            if "momentum_buffer" in self.optimizer.state[parameter]:
+                tensors[f"momentum.{name}"] = self.optimizer.state[parameter]["momentum_buffer"]
         tensors["best"] = torch.tensor(self.best, dtype=torch.float64)
-        tensors["random_state"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["cuda_random_state"] = torch.cuda.get_rng_state()
         return tensors
 
     def restore(self, folder: RunFolder) -> int:
@@ -79,12 +92,10 @@ class State:
             self.averaged.load_state_dict(_under("averaged.", tensors))
         momenta = _under("momentum.", tensors)
         for name, parameter in self.model.named_parameters():
-            buffer = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
-            self.optimizer.state[parameter]["momentum_buffer"] = buffer
+            if name in momenta:
+                buffer = torch.empty_like(parameter, requires_grad=False).copy_(momenta[name])
+                self.optimizer.state[parameter]["momentum_buffer"] = buffer
         self.best = float(tensors["best"])
-        torch.set_rng_state(tensors["random_state"])
-        if "cuda_random_state" in tensors and torch.cuda.is_available():
-            torch.cuda.set_rng_state(tensors["cuda_random_state"])
         return done
 
 

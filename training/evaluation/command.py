@@ -64,14 +64,12 @@ def report(arguments: Arguments) -> str:
     epsilon, seed = arguments.epsilon, arguments.seed
     if not 0 < epsilon <= 1:
         raise DataError(f"epsilon is {epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
-    data = load_images(arguments.data or config.data, arguments.split)
+    data = load_images(arguments.data or config.data, arguments.split, config.image_shape)
     if data.classes != config.classes:
         raise DataError(
             f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {arguments.checkpoint} was "
             f"trained on the {len(config.classes)} classes {', '.join(config.classes[:10])}"
         )
-    if data.shape != config.image_shape:
-        raise DataError(f"the images are {data.shape}; {arguments.checkpoint} was trained on {config.image_shape}")
     if arguments.images is not None:
         if not 0 < arguments.images <= len(data):
             raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")

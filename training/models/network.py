@@ -1,6 +1,6 @@
-"""FSR in any CNN: `insert_fsr` puts the modules in, `FSRNet` hands the loss their logits."""
+"""Modules in any CNN: `insert` puts them in, `insert_fsr` puts FSR in, `FSRNet` hands the loss their logits."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -8,17 +8,19 @@ import torch
 from torch import Tensor, nn
 
 from training.models.fsr import FSR, FSRLogits
+from training.rivals import Choice, Probed
 
 
 class Heads(NamedTuple):
-    """Everything the loss of Eq. 5 reads from one forward pass; `fsr` is empty without FSR."""
+    """Everything the losses read from one forward pass; `fsr` and `probes` are empty without such modules."""
 
     logits: Tensor  # (n, classes)
     fsr: tuple[FSRLogits, ...]  # one per inserted module, in the order they ran
+    probes: tuple[Tensor, ...] = ()  # (n, classes) per inserted CAS or CIFS module, in the order they ran
 
 
 class FSRNet(nn.Module):
-    """A network with FSR modules inside. images (n, 3, h, w) in [0, 1] -> logits (n, classes)."""
+    """A network with FSR or rival modules inside. images (n, 3, h, w) in [0, 1] -> logits (n, classes)."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -28,10 +30,19 @@ class FSRNet(nn.Module):
         logits: Tensor = self.network(images)
         return logits
 
-    def heads(self, images: Tensor) -> Heads:
-        """The logits and, per inserted module, those of its robust, nonrobust and recalibrated features."""
+    @property
+    def has_probes(self) -> bool:
+        """Whether there is a CAS or CIFS module inside."""
+        return any(isinstance(module, Probed) for module in self.modules())
+
+    def heads(self, images: Tensor, labels: Tensor | None = None) -> Heads:
+        """The logits and those of the inserted modules: robust, nonrobust and recalibrated, or a probe's.
+
+        In training mode CAS and CIFS mask by `labels` (n,) where they are given, as they are defined.
+        """
         masks: list[Tensor] = []
         auxiliary: list[FSRLogits] = []
+        probes: list[Tensor] = []
 
         def after_separation(module: nn.Module, inputs: tuple[Tensor], mask: Tensor) -> None:
             masks.append(mask)
@@ -40,15 +51,27 @@ class FSRNet(nn.Module):
             assert isinstance(module, FSR)
             auxiliary.append(module.auxiliary_logits(inputs[0], masks.pop(), output))
 
-        modules = [module for module in self.modules() if isinstance(module, FSR)]
-        hooks = [module.separation.register_forward_hook(after_separation) for module in modules]
-        hooks += [module.register_forward_hook(after_fsr) for module in modules]
+        def after_choice(module: nn.Module, inputs: tuple[Tensor], classes: Tensor) -> Tensor:
+            (logits,) = inputs
+            probes.append(logits)
+            if not module.training or labels is None:
+                return classes
+            assert isinstance(module, Choice)
+            return module.with_labels(logits, labels)
+
+        hooks = []
+        for module in self.modules():
+            if isinstance(module, FSR):
+                hooks.append(module.separation.register_forward_hook(after_separation))
+                hooks.append(module.register_forward_hook(after_fsr))
+            elif isinstance(module, Probed):
+                hooks.append(module.choice.register_forward_hook(after_choice))
         try:
-            logits = self(images)
+            logits = self.forward(images)  # not self(), which may be compiled without the hooks
         finally:
             for hook in hooks:
                 hook.remove()
-        return Heads(logits, tuple(auxiliary))
+        return Heads(logits, tuple(auxiliary), tuple(probes))
 
 
 def insert_fsr(
@@ -56,25 +79,38 @@ def insert_fsr(
     after: Sequence[str],
     num_classes: int,
     *,
-    tau: float = 0.1,
     image_shape: tuple[int, int, int] = (3, 32, 32),
+    tau: float = 0.1,
+    mask: str = "gumbel",
+    recalibration: bool = True,
 ) -> FSRNet:
-    """Plug an FSR module behind each submodule named in `after`, in place, and wrap the network.
-
-    Each named submodule must yield features (n, c, h, w); c is read off one forward pass over a zero
-    image of `image_shape`. Raises ValueError for a name the network lacks or features of another rank.
-    """
-    named = dict(network.named_modules())
+    """Plug an FSR module behind each submodule named in `after`, in place, and wrap the network; see `insert`."""
     if len(set(after)) < len(after):
         raise ValueError(f"after is {list(after)}; expected each name once")
+
+    def build(channels: int) -> nn.Module:
+        return FSR(channels, num_classes, tau, mask=mask, recalibration=recalibration)
+
+    return insert(network, dict.fromkeys(after, build), image_shape)
+
+
+def insert(
+    network: nn.Module, after: Mapping[str, Callable[[int], nn.Module]], image_shape: tuple[int, int, int]
+) -> FSRNet:
+    """Plug a module behind each submodule named in `after`, in place, and wrap the network.
+
+    Each named submodule must yield features (n, c, h, w), and the module built for c channels keeps that shape; c is
+    read off one forward pass over a zero image of `image_shape`. Raises ValueError for a name the network lacks or
+    features of another rank.
+    """
+    named = dict(network.named_modules())
     for name in after:
         if name not in named or not name:
             raise ValueError(f"after has {name!r}; expected names of submodules, such as {_examples(named)}")
-    channels = _channels(network, after, image_shape)
-    for name in after:
+    channels = _channels(network, list(after), image_shape)
+    for name, build in after.items():
         parent, _, child = name.rpartition(".")
-        fsr = FSR(channels[name], num_classes, tau).to(_device(network))
-        setattr(named[parent], child, nn.Sequential(named[name], fsr))
+        setattr(named[parent], child, nn.Sequential(named[name], build(channels[name]).to(_device(network))))
     return FSRNet(network)
 
 

@@ -1,0 +1,73 @@
+"""Several processes train as one would."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from training.models import create_model
+from training.objectives import OBJECTIVES, Target
+from training.processes import ALONE, Processes, joined
+from training.recipes import RECIPES
+from training.trainee import Trainee
+
+TESTS = Path(__file__).parent
+
+
+def gradients(processes):
+    """Of TRADES + FSR on eight images; batch norm in eval mode and no noise, so that no image sees another."""
+    torch.manual_seed(0)
+    model = create_model("resnet18", width=2).eval()
+    images, labels = torch.rand(8, 3, 16, 16), torch.arange(8)
+    mine = processes.share(torch.arange(8))
+    images, labels = images[mine], labels[mine]
+    trainee = processes.parallel(Trainee(model, RECIPES["paper"]))
+    attacked = (images + 0.03).clamp(0, 1)
+    trainee(images, attacked, Target(labels, labels), OBJECTIVES["trades"]).loss.backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def gradients_of_one_of_several():
+    with joined() as processes:
+        return gradients(processes)
+
+
+def test_two_processes_have_the_gradients_of_one_on_the_same_batch(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    given = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    code = "from test_processes import *; gradients_of_one_of_several()"
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    second = {**os.environ, **given, "RANK": "1", "LOCAL_RANK": "1", "PYTHONPATH": paths}
+    with subprocess.Popen([sys.executable, "-c", code], env=second) as process:
+        for name, value in {**given, "RANK": "0", "LOCAL_RANK": "0"}.items():
+            monkeypatch.setenv(name, value)
+        found = gradients_of_one_of_several()
+        assert process.wait(timeout=300) == 0
+    expected = gradients(ALONE)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, atol=1e-5, rtol=0)
+
+
+def test_processes_share_every_index_once():
+    shares = [Processes(rank, 3).share(torch.arange(9)) for rank in range(3)]
+    assert sorted(torch.cat(shares).tolist()) == list(range(9))
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_is_complete_and_can_be_resumed(tiny_data, tmp_path):
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "training", "--data", str(tiny_data), "--out", str(tmp_path / "run")]
+    options = ["--width", "4", "--held-out", "32", "--epochs", "2", "--awp", "0.005"]
+    subprocess.run([*command, *options], check=True, timeout=600)
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2]
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
+    subprocess.run([*command, "--resume"], check=True, timeout=600)

@@ -1,0 +1,71 @@
+"""What changes from epoch to epoch: the learning rate, the strength of the attack, and when a run ends.
+
+All are pure functions of the recipe and the history so far, so that a resumed run needs no state for them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from training.recipes import Recipe
+
+History = Sequence[Mapping[str, Any]]
+
+
+def learning_rate(recipe: Recipe, epoch: int, part: float) -> float:
+    """The rate when `part` (0..1) of the epoch (counted from 1) is done."""
+    done = (epoch - 1 + part) / recipe.epochs
+    if recipe.schedule == "step":
+        return recipe.learning_rate * 0.1 ** sum(epoch >= drop * recipe.epochs for drop in recipe.drops)
+    if recipe.schedule == "piecewise_linear":
+        return recipe.learning_rate * _piecewise_linear(done, recipe.drops)
+    if recipe.schedule == "cosine":
+        return recipe.learning_rate * (1 + math.cos(math.pi * done)) / 2
+    return recipe.learning_rate * min(done / recipe.warmup, (1 - done) / (1 - recipe.warmup))
+
+
+def _piecewise_linear(done: float, drops: Sequence[float]) -> float:
+    """1 until the first drop, then falling in straight lines to a tenth at the next, the last one at the end."""
+    knots = [*drops, 1.0]
+    factor = 1.0
+    for start, end in pairwise(knots):
+        if done > start:
+            factor *= 1 - 0.9 * min((done - start) / (end - start), 1)
+    return factor
+
+
+def attack_steps(recipe: Recipe, history: History) -> int:
+    """PGD steps of the next epoch: the recipe's, or those that CAT has come to.
+
+    CAT (Cai et al., IJCAI 2018, arXiv 1805.04807): from one step, one more whenever the validation accuracy under the
+    present number has not risen for `curriculum` epochs, up to the recipe's.
+    """
+    if recipe.curriculum is None:
+        return recipe.pgd_steps
+    steps = 1
+    accuracies: list[float] = []
+    for record in history:
+        accuracies.append(record["validation_curriculum_accuracy"])
+        if is_stale(accuracies, recipe.curriculum):
+            steps, accuracies = min(steps + 1, recipe.pgd_steps), []
+    return steps
+
+
+def has_ended(recipe: Recipe, history: History) -> bool:
+    """Whether the run is over: all epochs done, or no better validation accuracy for `patience` epochs."""
+    if len(history) >= recipe.epochs:
+        return True
+    judge = judged_by(recipe)
+    return recipe.patience is not None and is_stale([record[judge] for record in history], recipe.patience)
+
+
+def judged_by(recipe: Recipe) -> str:
+    """The measure by which the best weights are chosen: robustness, for what is not trained for any accuracy alone."""
+    is_attacked = recipe.objective_in(recipe.epochs).images == "attacked"
+    return "validation_pgd10_accuracy" if is_attacked else "validation_clean_accuracy"
+
+
+def is_stale(values: Sequence[float], epochs: int) -> bool:
+    """Whether none of the last `epochs` values is above all before them."""
+    return len(values) > epochs and max(values[-epochs:]) <= max(values[:-epochs])
