@@ -29,7 +29,7 @@ def test_the_readme_opens_with_the_two_commands():
 
 
 def test_training_evaluating_exporting_and_serving_work_one_after_the_other(tiny_data, tmp_path):
-    train, evaluate, export, serve = commands("python -m training")
+    train, evaluate, export, verify, serve = commands("python -m training")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "cifar10").symlink_to(tiny_data)
     shutil.copy(ROOT / "bentofile.yaml", tmp_path)
@@ -51,7 +51,8 @@ def test_training_evaluating_exporting_and_serving_work_one_after_the_other(tiny
 
     run(train, "--epochs", "2", "--held-out", "32", "--width", "4")
     assert re.search(r"pgd20 +\d+\.\d\d%", run(evaluate))
-    assert re.search(r"models/mine/1: max \|torch - onnxruntime\| .* over 256 images", run(export))
+    assert re.search(r"models/mine/1: max \|torch - onnxruntime\| .* over 32 images", run(export))
+    assert re.search(r"square +\d+\.\d\d%.* Square, 1000 queries, n = 24", run(verify))
     assert serve == "FSR_MODEL=mine bentoml serve"
     with serving(tmp_path / "models", tmp_path / "home", tmp_path / "log", FSR_MODEL="mine") as address:
         (image,) = list((tiny_data / "test" / "red").glob("0.png"))

@@ -2,10 +2,17 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from export.command import Arguments as ExportArguments
+from export.command import export
+from export.verification import Arguments as VerifyArguments
+from export.verification import verify
+from fsr_serve.artifact import read_version
+from fsr_serve.session import OnnxModel
 from training.checkpoint import RunFolder
 from training.data import load_images, to_floats
 from training.evaluation.command import Arguments, report
@@ -28,10 +35,11 @@ def intervals(text):
     }
 
 
-def test_a_new_evaluation_agrees_with_the_readme():
+def test_a_new_evaluation_agrees_with_the_readme(tmp_path):
+    checkpoint = shutil.copytree(CHECKPOINT, tmp_path / "run")  # evaluations are kept in the run folder
     published = intervals((ROOT / "README.md").read_text())
     names = tuple(name for name in published if name != "clean")
-    found = intervals(report(Arguments(CHECKPOINT, data=str(DATA), attacks=names, images=300)))
+    found = intervals(report(Arguments(checkpoint, data=str(DATA), attacks=names, images=300)))
     assert found.keys() == published.keys()
     assert {"clean", "pgd20"} <= found.keys()
     for name, (low, high) in published.items():
@@ -40,9 +48,26 @@ def test_a_new_evaluation_agrees_with_the_readme():
 
 
 def test_the_shipped_file_answers_as_the_checkpoint():
-    from fsr_serve.session import OnnxModel
-
     images = to_floats(load_images(str(DATA), "test").spread(500).pixels)
     exported = OnnxModel(ROOT / "models" / "cifar10-fsr" / "1" / "model.onnx", device="cpu", threads=None)
     expected = RunFolder(CHECKPOINT).load_model("best")(images).detach().numpy()
     assert abs(exported.logits(images.numpy()) - expected).max() < 1e-4
+
+
+def test_the_manifest_says_of_the_shipped_files_what_a_new_attack_finds(tmp_path):
+    version = shutil.copytree(ROOT / "models" / "cifar10-fsr" / "1", tmp_path / "models" / "cifar10-fsr" / "1")
+    published = {
+        accuracy.attack: accuracy for accuracy in read_version(version).manifest.accuracies if accuracy.n == 5000
+    }
+    assert {"clean", "pgd20"} <= published.keys()
+    found = verify(VerifyArguments(version, str(DATA), images=300, attacks=("fgsm", "pgd20")))
+    for accuracy, _ in found:
+        assert accuracy.low <= published[accuracy.attack].high
+        assert accuracy.high >= published[accuracy.attack].low
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_other_precisions_of_the_shipped_model_agree_on_labels(tmp_path, precision):
+    parity = export(ExportArguments(CHECKPOINT, tmp_path / "cifar10-fsr" / "1", data=str(DATA), precision=precision))
+    assert parity.same_labels >= {"fp16": 0.998, "int8": 0.985}[precision]
+    assert parity.attacked.mean() >= parity.torch_attacked.mean() - 0.01
