@@ -16,7 +16,7 @@ test: $(VENV)/dev.installed  ## lint, types and the fast test suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: $(VENV)/dev.installed  ## minutes of computing: the shipped model's robustness
 	$(BIN)/python -m pytest -m slow

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -66,8 +66,12 @@ class Source:
 
 
 def make_version(source: Source, target: Path, precision: Precision, *, has_attack_graph: bool) -> Parity:
-    """Write the model version, compared with torch. Raises ExportError, and then leaves nothing behind."""
-    compared = source.held_out.spread(COMPARED_IMAGES)
+    """Write the model version, compared with torch. Raises ExportError, and then leaves nothing behind.
+
+    Only held-out images count for the accuracies in the manifest.
+    """
+    held_out = source.held_out.spread(COMPARED_IMAGES)
+    compared = _filled(held_out, source.trained_on)
     with new_version(target) as folder:
         graphs = make_graphs(source, precision, has_attack_graph=has_attack_graph)
         tensors = {name: _tensors(graph) for name, graph in graphs.items()}
@@ -93,7 +97,7 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
             training=dict(source.training),
             accuracies=_accuracies(
                 source,
-                compared,
+                held_out,
                 {"clean": parity.clean, ATTACK: parity.attacked},
                 f"onnxruntime {onnxruntime.__version__}",
                 precision,
@@ -102,7 +106,7 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
             checkpoint_accuracies=(
                 *_accuracies(
                     source,
-                    compared,
+                    held_out,
                     {"clean": parity.torch_clean, ATTACK: parity.torch_attacked},
                     f"torch {torch.__version__}",
                     "fp32",
@@ -149,6 +153,14 @@ def graph_versions() -> dict[str, str]:
     }
 
 
+def _filled(held_out: ImageData, trained_on: ImageData) -> ImageData:
+    """COMPARED_IMAGES of them: held-out ones first, then others, and where there are too few the same again."""
+    more = trained_on.spread(COMPARED_IMAGES)
+    pixels, labels = (torch.cat([getattr(part, name) for part in (held_out, more)]) for name in ("pixels", "labels"))
+    order = torch.arange(COMPARED_IMAGES) % len(labels)
+    return replace(held_out, pixels=pixels[order], labels=labels[order])
+
+
 def _tensors(graph: onnx.ModelProto) -> Tensors:
     return Tensors(
         inputs=tuple(value.name for value in graph.graph.input),
@@ -170,8 +182,8 @@ def _accuracies(
             attack=attack,
             definition=definitions[attack],
             epsilon=0.0 if attack == "clean" else EPSILON,
-            **wilson(int(correct.sum()), len(correct))._asdict(),
-            n=len(correct),
+            **wilson(int(correct[: len(images)].sum()), len(images))._asdict(),
+            n=len(images),
             data=f"{source.data_name}, held out of training",
             data_sha256=images.sha256,
             seed=source.seed,

@@ -154,6 +154,6 @@ def test_a_file_with_other_labels_than_torch_is_refused_and_not_left_behind(tiny
     monkeypatch.setattr(version, "fold_batch_norm", altered)
     images = load_images(str(tiny_data), "test")
     source = Source(Colours().eval(), images, images, "colours", 0, {}, ())
-    with pytest.raises(ParityError, match=r"the fp16 file gives 0.00% of 48 images, .* at least 99.9%"):
+    with pytest.raises(ParityError, match=r"the fp16 file gives 0.00% of 512 images, .* at least 99.9%"):
         make_version(source, tmp_path / "colours" / "1", "fp16", has_attack_graph=True)
     assert not (tmp_path / "colours").exists()
