@@ -51,7 +51,7 @@ def attack_network(model: nn.Module, image_shape: tuple[int, int], num_classes: 
                 f"operator {node.target} has no ONNX form, so the attack graph cannot be made. Replace the layer it "
                 "comes from, or export without an attack graph: --no-attack-graph"
             )
-    return traced
+    return traced.eval()
 
 
 def example_inputs(image_shape: tuple[int, int], num_classes: int) -> tuple[Tensor, Tensor, Tensor]:

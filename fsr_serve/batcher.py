@@ -6,7 +6,6 @@ it is full: earlier, it would only break up what is collecting. Nothing is compu
 
 import asyncio
 import math
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -85,7 +84,7 @@ class Batcher:
     _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
     _is_closed: bool = False
     _busy_since: float = 0.0
-    _device: threading.Lock = field(default_factory=threading.Lock)
+    _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "batch"))
 
     async def submit(self, images: Images, deadline: float) -> Answered:
@@ -198,7 +197,10 @@ class Batcher:
     async def _answer(self, parts: Sequence[_Part]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            logits = await loop.run_in_executor(self._threads, self._compute, parts)
+            # while another batch runs, this one is put together; the lock serves batches in their order
+            images = await loop.run_in_executor(self._threads, self._assemble, parts) if self._device.locked() else None
+            async with self._device:
+                logits = await loop.run_in_executor(self._threads, self._compute, parts, images)
         except Exception as error:  # whatever a session raises is the answer of those it concerns
             if len(parts) > 1:
                 for part in parts:
@@ -221,21 +223,19 @@ class Batcher:
         if job.computed == len(job.images):
             job.answer.set_result(Answered(job.logits, job.started_at - job.queued_at, now - job.started_at))
 
-    def _compute(self, parts: Sequence[_Part]) -> list[Floats | None]:
+    def _compute(self, parts: Sequence[_Part], images: Floats | None) -> list[Floats | None]:
         """In a thread: the rows of each part, None for those that nobody waits for any more."""
-        images = self._assemble(parts)
-        with self._device:
-            wanted = [part for part in parts if not part.job.answer.done()]
-            if not wanted:
-                return [None] * len(parts)
-            if len(wanted) < len(parts):
-                images = self._assemble(wanted)
-            started = self._busy_since = perf_counter()
-            try:
-                logits = self.session.logits(images)
-            finally:
-                self._busy_since = 0.0
-            self.batch_time.observe(len(images), perf_counter() - started)
+        wanted = [part for part in parts if not part.job.answer.done()]
+        if not wanted:
+            return [None] * len(parts)
+        if images is None or len(wanted) < len(parts):
+            images = self._assemble(wanted)
+        started = self._busy_since = perf_counter()
+        try:
+            logits = self.session.logits(images)
+        finally:
+            self._busy_since = 0.0
+        self.batch_time.observe(len(images), perf_counter() - started)
         ends = np.cumsum([part.stop - part.start for part in wanted])
         self.metrics.batch_images.observe(ends[-1])
         self.metrics.padding_images.inc(len(images) - ends[-1])
