@@ -1,5 +1,7 @@
 """What CAS and CIFS share: a module that guesses the class from its features and masks channels by the guess."""
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +22,7 @@ class Choice(nn.Module):
         return torch.cat([labels[:, None], others.topk(self.count - 1, dim=1).indices], dim=1)
 
 
-class Probed(nn.Module):
+class Probed(nn.Module, ABC):
     """features (n, c, h, w) -> the same, each channel times its mask for the classes that `probe` finds likely.
 
     `probe` maps globally averaged features (n, c) to logits (n, classes), which the loss asks for through
@@ -37,6 +39,6 @@ class Probed(nn.Module):
         mask = self.mask(pooled, self.choice(self.probe(pooled)))
         return features * mask[:, :, None, None]
 
+    @abstractmethod
     def mask(self, pooled: Tensor, classes: Tensor) -> Tensor:
         """The weight of each channel, (n, c), given the pooled features and the chosen classes (n, count)."""
-        raise NotImplementedError
