@@ -53,3 +53,30 @@ class Answer(TypedDict):
     request_id: str
     predictions: list[Prediction | RefusedImage]
     seconds: dict[str, float]
+
+
+class WorkerState(TypedDict):
+    """What one worker says; `version` is null while it starts, `error` says why it does not serve what is wanted."""
+
+    worker: int
+    version: int | None
+    error: str | None
+
+
+class LoadedModel(TypedDict):
+    """What every worker serves now; `previous` is the version that a rollback goes to."""
+
+    name: str
+    version: int
+    sha256: str
+    previous: int | None
+    workers: int
+
+
+class ModelState(TypedDict):
+    name: str
+    version: int
+    sha256: str
+    previous: int | None
+    available: list[int]
+    workers: list[WorkerState]

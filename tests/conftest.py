@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from fsr_serve.http.app import create_app
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
+from fsr_serve.workers import Worker, make_folder
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16
@@ -74,9 +74,8 @@ def settings(models) -> Settings:
 
 
 @pytest.fixture
-def server(settings, monkeypatch) -> Server:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    return Server.start(settings, CollectorRegistry())
+def server(settings) -> Server:
+    return Server.start(settings, Worker(make_folder()))
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from prometheus_client import CollectorRegistry
 
 from export.adoption import Arguments, adopt
 from export.errors import ExportError, TargetError
@@ -16,6 +15,7 @@ from fsr_serve.artifact import read_version
 from fsr_serve.server import Server
 from fsr_serve.session import OnnxModel
 from fsr_serve.settings import Settings
+from fsr_serve.workers import Worker, make_folder
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16
@@ -76,7 +76,7 @@ def test_it_is_served_attacked_and_says_what_it_lacks(tmp_path, tiny_data):
     classifier(tmp_path / "linear.onnx", names=("images", "logits_out"))
     target = tmp_path / "models" / "linear" / "1"
     adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
-    server = Server.start(Settings(models=tmp_path / "models", threads=1), CollectorRegistry())
+    server = Server.start(Settings(models=tmp_path / "models", threads=1), Worker(make_folder()))
     assert server.classifier.classes == CLASSES
     clean, attacked = verify(VerifyArguments(target, str(tiny_data), attacks=("square",), queries=20, threads=1))
     assert attacked.found.accuracy <= clean.found.accuracy

@@ -8,13 +8,13 @@ import sys
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from prometheus_client import CollectorRegistry
 
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import SignatureError, StartupError
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
 from fsr_serve.signature import sign, verify_signature
+from fsr_serve.workers import Worker, make_folder
 
 
 def key_pair(folder, name):
@@ -45,7 +45,7 @@ def signed(models, tmp_path, keys):
 
 def start(version, public_key):
     settings = Settings(models=version.parent.parent, require_signature=public_key, threads=1)
-    return Server.start(settings, CollectorRegistry())
+    return Server.start(settings, Worker(make_folder()))
 
 
 def test_a_server_that_requires_a_signature_starts_with_a_signed_version(signed, keys):
