@@ -69,7 +69,7 @@ class ModelControl:
                 raise RequestError(
                     409, "bad_version", f"{error}. Version {now.version} serves on: nothing was changed"
                 ) from error
-            is_new = found.sha256 != now.sha256
+            is_new = (found.version, found.sha256) != (now.version, now.sha256)
             return self._ask(found.version, found.sha256, now.version if is_new else self._registry.wanted.previous)
 
     def rollback(self, name: str) -> LoadedModel:

@@ -141,8 +141,8 @@ class Registry:
         folders = versions_of(self._folder)
         if number not in folders:
             raise ArtifactError(
-                f"there is no version {number} in {self._folder}, which {self.file.path} asks for or a caller; "
-                f"expected one of {', '.join(map(str, folders))}"
+                f"there is no version {number} in {self._folder}; expected one of {', '.join(map(str, folders))}. "
+                f"Put it there, or change {self.file.path}, which asks for it"
             )
         return folders[number]
 
@@ -161,7 +161,4 @@ class Registry:
             wanted=self._followed,
             error=error,
         )
-        try:
-            self._worker.report(report)
-        except OSError as failure:  # this worker goes on; whoever waits learns that it is silent
-            logger.error("%s cannot be written: %s", self._worker.folder, failure)
+        self._worker.report(report)

@@ -3,9 +3,10 @@
 Each worker holds a place: the lowest number whose lock is free. The kernel lets go of a lock when its process ends,
 however it ends, so a lock that can be taken is a worker that is gone.
 
-    0.lock  1.lock          who is there
-    0.json  1.json          what each serves
+    0.worker  1.worker      locked while the worker lives; what it serves
     counter_0.db ...        what each has counted
+
+Room for a report is taken with the place, so that a full disk silences nobody.
 """
 
 import atexit
@@ -19,7 +20,7 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from fsr_serve.files import write_atomically
+from fsr_serve.errors import StartupError
 from fsr_serve.wanted import Wanted
 
 FOLDER_VARIABLE = "_FSR_WORKERS"
@@ -41,10 +42,13 @@ class Report(BaseModel):
     error: str | None = None
 
 
+REPORT_BYTES = 4096
+
+
 class _Place(NamedTuple):
     number: int
-    lock: int
-    """File descriptor that holds the lock."""
+    descriptor: int
+    """Of the file; holds its lock."""
 
 
 def make_folder() -> Path:
@@ -56,12 +60,17 @@ def make_folder() -> Path:
 
 
 class Worker:
-    """This process among the workers of `folder`."""
+    """This process among the workers of `folder`. Raises StartupError where that has no room."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._place = _take_place(folder)
-        self._report_file.unlink(missing_ok=True)  # of who was here before
+        try:
+            self._place = _take_place(folder)
+            self._write("")  # over what the worker before had said
+        except OSError as error:
+            raise StartupError(
+                f"{folder} cannot be used ({error.strerror}); free room there, or name another folder with TMPDIR"
+            ) from error
 
     @classmethod
     def join(cls) -> "Worker":
@@ -73,13 +82,10 @@ class Worker:
     def number(self) -> int:
         return self._place.number
 
-    @property
-    def _report_file(self) -> Path:
-        return self.folder / f"{self.number}.json"
-
     def report(self, report: Report) -> None:
-        """Tell the others. Raises OSError when the folder cannot be written."""
-        write_atomically(self._report_file, report.model_dump_json().encode())
+        """Tell the others."""
+        error = report.error and report.error.encode()[:1000].decode(errors="ignore")
+        self._write(report.model_copy(update={"error": error}).model_dump_json())
 
     def reports(self) -> dict[int, Report | None]:
         """What each living worker serves; None from one that has not said so yet."""
@@ -89,7 +95,7 @@ class Worker:
         """Whether a process holds that place."""
         if number == self.number:
             return True
-        descriptor = os.open(self.folder / f"{number}.lock", os.O_RDONLY)
+        descriptor = os.open(_file(self.folder, number), os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,22 +106,29 @@ class Worker:
 
     def leave(self) -> None:
         """Give the place back, as the end of the process does."""
-        os.close(self._place.lock)
+        os.close(self._place.descriptor)
 
     def _numbers(self) -> Iterator[int]:
-        return (int(file.stem) for file in self.folder.glob("*.lock") if file.stem.isdecimal())
+        return (int(file.stem) for file in self.folder.glob("*.worker") if file.stem.isdecimal())
 
     def _read(self, number: int) -> Report | None:
         try:
-            return Report.model_validate_json((self.folder / f"{number}.json").read_bytes())
-        except (OSError, ValidationError):
+            return Report.model_validate_json(_file(self.folder, number).read_bytes())
+        except ValidationError:  # nothing yet, or half of it: the next look finds it whole
             return None
+
+    def _write(self, text: str) -> None:
+        os.pwrite(self._place.descriptor, text.encode().ljust(REPORT_BYTES), 0)
+
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"{number}.worker"
 
 
 def _take_place(folder: Path) -> _Place:
     number = 0
     while True:
-        descriptor = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        descriptor = os.open(_file(folder, number), os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -198,7 +198,7 @@ BAD = {
         PNG,
         400,
         "unknown_parameter",
-        "'topk'; expected model, top_k, version",
+        "expected model, top_k, version",
     ),
 }
 

@@ -25,10 +25,15 @@ def several(settings, models, tmp_path):
     folder = tmp_path / "models" / "colours"
     for number in (1, 2, 3):
         add_version(models, folder, number)
-    keys = tmp_path / "keys.toml"
-    digest = hashlib.sha256(b"open sesame").hexdigest()
-    keys.write_text(f'[keys.boss]\nsha256 = "{digest}"\nscopes = ["admin", "infer", "metrics"]\n')
+    keys = add_keys(tmp_path / "keys.toml")
     return settings.model_copy(update={"models": folder.parent, "keys": keys, "threads": 1, "max_batch_images": 2})
+
+
+def add_keys(path):
+    """A file with the key "open sesame" for everything."""
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    path.write_text(f'[keys.boss]\nsha256 = "{digest}"\nscopes = ["admin", "evidence", "infer", "metrics"]\n')
+    return path
 
 
 def add_version(models, folder, number):
@@ -139,13 +144,13 @@ def test_the_state_file_may_be_written_by_hand(server, several):
 
 
 def damage(version):
-    content = bytearray((version / "weights.data").read_bytes())
+    content = bytearray((version / "model.onnx").read_bytes())
     content[100] ^= 1
-    (version / "weights.data").write_bytes(content)
+    (version / "model.onnx").write_bytes(content)
 
 
 def truncate(version):
-    os.truncate(version / "weights.data", 1000)
+    os.truncate(version / "model.onnx", 100)
 
 
 def unlist(version):
