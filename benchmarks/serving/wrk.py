@@ -53,7 +53,9 @@ def drive(
     if done.returncode != 0:
         raise BenchmarkError(f"wrk failed at {url}: {done.stderr.strip() or done.stdout.strip()}")
     load = parse(done.stdout)
-    if load.refused or load.broken or not load.requests:
+    if not (load.requests or load.broken):
+        raise BenchmarkError(f"{url} answered nothing within {seconds:g} seconds; run for more --seconds")
+    if load.refused or load.broken:
         raise BenchmarkError(
             f"of {load.requests} requests to {url}, {load.refused} were refused and {load.broken} broken; expected "
             "every one answered with 200. Try fewer --connections"
