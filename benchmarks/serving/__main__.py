@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+import psutil
 import tyro
 
 from benchmarks.serving.conditions import Conditions
@@ -62,6 +64,7 @@ class Arguments:
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks.serving")
     rows: list[Row] = []
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the servers must be stopped
     try:
         with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
             conditions = _conditions(arguments, Path(folder))
@@ -136,7 +139,8 @@ def _machine() -> str:
     for package in PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")
-    return f"{model}, {os.cpu_count()} cores. {', '.join(found)}"
+    busy = psutil.cpu_percent(interval=1)
+    return f"{model}, {os.cpu_count()} cores, {busy:.0f} % busy before the start. {', '.join(found)}"
 
 
 def _how(arguments: Arguments, conditions: Conditions) -> str:

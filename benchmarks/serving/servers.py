@@ -34,11 +34,17 @@ class Server:
     alternative: Alternative
     port: int
     process: subprocess.Popen[bytes]
+    home: str
+    """Its BENTOML_HOME, by which its processes are known."""
 
     def cpu_seconds(self) -> float:
         """User and system time of all its processes and threads so far."""
-        times = [process.cpu_times() for process in _tree(self.process.pid)]
-        return sum(time.user + time.system for time in times)
+        seconds = 0.0
+        for process in _family(self.home):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                seconds += times.user + times.system
+        return seconds
 
     @contextlib.contextmanager
     def awake(self) -> Iterator[None]:
@@ -51,7 +57,7 @@ class Server:
 
     def signal(self, number: signal.Signals) -> None:
         """To each of its processes."""
-        for process in _tree(self.process.pid):
+        for process in _family(self.home):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 
@@ -127,11 +133,11 @@ def _started(alternative: Alternative, cores: Cores, jpeg: bytes) -> Iterator[Se
                 start_new_session=True,  # Ctrl-C is for the benchmark, which then stops its servers
             )
         try:
-            server = Server(alternative, port, process)
+            server = Server(alternative, port, process, home)
             _wait_until_ready(server, jpeg, log)
             yield server
         finally:
-            _stop(process)
+            _stop(process, home)
 
 
 def _environment(alternative: Alternative, home: str) -> dict[str, str]:
@@ -161,26 +167,28 @@ def _is_ready(server: Server, jpeg: bytes) -> bool:
         return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], home: str) -> None:
     """SIGTERM to the parent, which stops its workers; what is left after STOP_SECONDS is killed."""
-    family = _tree(process.pid)
+    family = _family(home)
     process.send_signal(signal.SIGTERM)
     for one in family:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.send_signal(signal.SIGCONT)
-    _, left = psutil.wait_procs(family, timeout=STOP_SECONDS)
-    for one in left:
+    psutil.wait_procs(family, timeout=STOP_SECONDS)
+    for one in _family(home):
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     process.wait()
 
 
-def _tree(pid: int) -> list[psutil.Process]:
-    try:
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
+def _family(home: str) -> list[psutil.Process]:
+    """All processes of a server, also those whose parent has ended: they have inherited its BENTOML_HOME."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("BENTOML_HOME") == home:
+                found.append(process)
+    return found
 
 
 def _exchange(port: int, method: str, path: str, body: Body | None = None) -> tuple[int, bytes]:
