@@ -47,13 +47,16 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+JpegScale = Literal["full", "reduced"]
+
+
 class Preprocessing(_Frozen):
     """How any picture becomes what the network takes: RGB in [0, 1], centre-cropped to the aspect ratio, resized."""
 
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     resize: Literal["bilinear"] = "bilinear"
-    jpeg_scale: Literal["full", "reduced"] = "full"
+    jpeg_scale: JpegScale = "full"
     """reduced: a JPEG is decoded at 1/2, 1/4 or 1/8, the smallest with at least twice the longer side wanted here."""
 
 
