@@ -17,6 +17,8 @@ from fsr_serve.http.app import create_app
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
 
+pytest_plugins = ["batching"]
+
 CLASSES = ("blue", "green", "red")
 SIDE = 16
 
