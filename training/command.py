@@ -114,7 +114,9 @@ def _tensorboard(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], 
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as missing:
-        raise ArgumentError("--tensorboard needs tensorboard; install it with: pip install tensorboard") from missing
+        raise ArgumentError(
+            "--tensorboard needs tensorboard; install it with: pip install 'fsr-serve[tensorboard]'"
+        ) from missing
 
     with SummaryWriter(folder / "tensorboard") as writer:
 
