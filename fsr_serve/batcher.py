@@ -6,8 +6,9 @@ it is full: earlier, it would only break up what is collecting. Nothing is compu
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple
@@ -81,6 +82,7 @@ class Batcher:
     batch_time: BatchTime = field(default_factory=BatchTime)
     _waiting: dict[_Job, None] = field(default_factory=dict)
     _queue_images: int = 0
+    _arriving_images: int = 0
     _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
     _is_closed: bool = False
     _busy_since: float = 0.0
@@ -109,6 +111,16 @@ class Batcher:
             timer.cancel()
             self._forget(job)
 
+    @contextmanager
+    def arriving(self, count: int, deadline: float) -> Iterator[None]:
+        """Admit `count` images before they are decoded, so that no work goes into refused ones. Raises as `submit`."""
+        self._admit(count, deadline - asyncio.get_running_loop().time())
+        self._arriving_images += count
+        try:
+            yield
+        finally:
+            self._arriving_images -= count
+
     @property
     def running_seconds(self) -> float:
         """Since when the session has been busy with one batch; 0 when it is idle."""
@@ -121,13 +133,12 @@ class Batcher:
     def _admit(self, count: int, remaining_seconds: float) -> None:
         if self._is_closed:
             raise self._rejection(503, "draining", "the server is stopping; ask another one")
-        ahead = self._queue_images + sum(self._running.values())
+        waiting = self._queue_images + self._arriving_images
+        ahead = waiting + sum(self._running.values())
         wait = self.batch_time.predict(ahead, self.limits.batch_images)
         retry_after = max(1, math.ceil(wait))
-        if self._queue_images + count > self.limits.queue_images:
-            message = (
-                f"{self._queue_images} images wait already; at most {self.limits.queue_images} may, with these {count}"
-            )
+        if waiting + count > self.limits.queue_images:
+            message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
             raise self._rejection(429, "queue_full", message, retry_after)
         finish = self.batch_time.predict(ahead + count, self.limits.batch_images)
         if ahead and finish > remaining_seconds:  # an idle server always tries, or a wrong estimate would never mend

@@ -10,6 +10,9 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
+STAGES = ("read", "decode", "queue", "inference")
+
+
 class Metrics:
     """All metrics of the server. Labels are route templates, status codes, error codes and stages: small fixed sets."""
 
@@ -18,13 +21,14 @@ class Metrics:
         self.request_duration = Histogram(
             "fsr_request_duration_seconds", "From headers to answer.", ["route"], buckets=BUCKETS, registry=registry
         )
-        self.stage_duration = Histogram(
+        stage_duration = Histogram(
             "fsr_stage_duration_seconds",
-            "One request's time in a stage: read, decode, queue, inference.",
+            f"One request's time in a stage: {', '.join(STAGES)}.",
             ["stage"],
             buckets=BUCKETS,
             registry=registry,
         )
+        self.stage_duration = {stage: stage_duration.labels(stage) for stage in STAGES}
         self.images = Counter("fsr_images", "Images classified.", registry=registry)
         self.queue_images = Gauge(
             "fsr_queue_images", "Images that wait for a batch.", multiprocess_mode="livesum", registry=registry
@@ -62,4 +66,4 @@ class Stages:
 
     def record(self, stage: str, seconds: float) -> None:
         self.seconds[stage] = round(seconds, 6)
-        self._metrics.stage_duration.labels(stage).observe(seconds)
+        self._metrics.stage_duration[stage].observe(seconds)

@@ -16,6 +16,10 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 JPEG_SCANS = 200
 """More scans than any camera or encoder writes: each costs a pass over the whole image."""
 
+QUICK_BYTES = 16_384
+QUICK_PIXELS = 4096
+"""Up to so many an image takes about 0.2 ms to decode, and handing it to a thread and back more than that."""
+
 START_OF_SCAN = b"\xff\xda"
 
 TURNS = {
@@ -59,27 +63,21 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budg
     The format is told by content. EXIF orientation is applied, transparency is laid over white, of an animation
     the first frame counts. Raises RequestError for a file that is empty, too large, of another format or damaged.
     """
-    if not encoded:
-        raise RequestError(400, "empty_image", "the image is 0 bytes long; expected a JPEG, PNG or WebP file")
-    if len(encoded) > max_bytes:
-        raise RequestError(
-            413, "image_too_large", f"the image is {len(encoded)} bytes long; at most {max_bytes} are accepted"
-        )
-    image = _open(encoded)
-    budget.spend(image)
-    if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
-        raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
-    try:
-        if preprocessing.jpeg_scale == "reduced":
-            side = 2 * max(preprocessing.height, preprocessing.width)
-            image.draft(None, (side, side))  # does nothing to other formats
-        return np.asarray(_to_rgb(_fit(_upright(image), preprocessing))).transpose(2, 0, 1)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise many kinds on damage
-        raise RequestError(
-            400, "damaged_image", f"the {image.format} image is truncated or damaged: {error}"
-        ) from error
+    return _pixels(_open(encoded, max_bytes, budget), preprocessing)
+
+
+def decode_if_quick(
+    encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budget: PixelBudget
+) -> Pixels | None:
+    """As `decode` where that takes no longer than handing it to a thread and back, else None and nothing spent."""
+    if len(encoded) > QUICK_BYTES:
+        return None
+    before = budget.left
+    image = _open(encoded, max_bytes, budget)
+    if image.width * image.height > QUICK_PIXELS:
+        budget.left = before
+        return None
+    return _pixels(image, preprocessing)
 
 
 def to_floats(images: Sequence[Images], count: int) -> npt.NDArray[np.float32]:
@@ -96,10 +94,16 @@ def to_floats(images: Sequence[Images], count: int) -> npt.NDArray[np.float32]:
     return batch
 
 
-def _open(encoded: bytes) -> Image.Image:
-    """Read the header only."""
+def _open(encoded: bytes, max_bytes: int, budget: PixelBudget) -> Image.Image:
+    """Read the header only, and see that the rest may be read."""
+    if not encoded:
+        raise RequestError(400, "empty_image", "the image is 0 bytes long; expected a JPEG, PNG or WebP file")
+    if len(encoded) > max_bytes:
+        raise RequestError(
+            413, "image_too_large", f"the image is {len(encoded)} bytes long; at most {max_bytes} are accepted"
+        )
     try:
-        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+        image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise RequestError(413, "too_many_pixels", f"the image is too large: {error}") from error
     except MemoryError:
@@ -109,6 +113,24 @@ def _open(encoded: bytes) -> Image.Image:
             400,
             "unreadable_image",
             f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
+        ) from error
+    budget.spend(image)
+    if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
+        raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
+    return image
+
+
+def _pixels(image: Image.Image, preprocessing: Preprocessing) -> Pixels:
+    try:
+        if preprocessing.jpeg_scale == "reduced":
+            side = 2 * max(preprocessing.height, preprocessing.width)
+            image.draft(None, (side, side))  # does nothing to other formats
+        return np.asarray(_to_rgb(_fit(_upright(image), preprocessing))).transpose(2, 0, 1)
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise many kinds on damage
+        raise RequestError(
+            400, "damaged_image", f"the {image.format} image is truncated or damaged: {error}"
         ) from error
 
 

@@ -2,7 +2,10 @@
 
 import asyncio
 
+import pytest
 from batching import ask, in_a_loop, refusal, settle, waiting
+
+from fsr_serve.errors import RequestError
 
 
 @in_a_loop
@@ -64,3 +67,16 @@ async def test_a_closed_batcher_refuses_with_503_and_finishes_what_it_took(batch
     assert (error.status, error.code) == (503, "draining")
     session.let_go()
     assert [answer.logits[0, 0] for answer in await asyncio.gather(*requests)] == [1, 2]
+
+
+@in_a_loop
+async def test_images_that_are_being_decoded_count_as_waiting(batcher):
+    deadline = asyncio.get_running_loop().time() + 60
+    with batcher.arriving(6, deadline):
+        with pytest.raises(RequestError) as refused, batcher.arriving(3, deadline):
+            pass
+        with batcher.arriving(2, deadline):
+            pass
+    with batcher.arriving(8, deadline):
+        pass
+    assert (refused.value.status, refused.value.code) == (429, "queue_full")

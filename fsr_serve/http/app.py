@@ -1,10 +1,10 @@
 """The app: every public route on one screen, and the one place where errors become answers."""
 
 import logging
+import random
 import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
-from uuid import uuid4
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
@@ -164,4 +164,4 @@ def _is_open_inference(scope: Scope) -> bool:
 def _request_id(request: Request) -> str:
     """The client's X-Request-ID where it is a plain one, else a new one."""
     given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"

@@ -1,11 +1,12 @@
 """POST /classify: pictures in, labels out."""
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body, read_images
+from fsr_serve.http.responses import AnswerResponse
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Answer, Prediction, RefusedImage
@@ -60,7 +61,7 @@ async def _answer(
         "predictions": [_entry(result) for result in results],
         "seconds": stages.seconds,
     }
-    return JSONResponse(answer)
+    return AnswerResponse(answer)
 
 
 def _entry(result: Prediction | RequestError) -> Prediction | RefusedImage:

@@ -87,7 +87,7 @@ async def _logits(classifier: Classifier, call: InferCall, stages: Stages, timeo
     images = call.images
     if isinstance(images, list):
         pixels = []
-        for index, image in enumerate(await classifier.decode(images, stages)):
+        for index, image in enumerate(await classifier.decode(images, stages, deadline)):
             if isinstance(image, RequestError):
                 raise RequestError(image.status, image.code, f"image {index}: {image.message}")
             pixels.append(image)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from pydantic_core import to_json
 from starlette.responses import JSONResponse
 from starlette.types import Message, Receive, Scope, Send
 
@@ -26,6 +27,13 @@ def detailed(error: RequestError, request_id: str) -> object:
 def plain(error: RequestError, request_id: str) -> object:
     """As the Open Inference Protocol has it."""
     return {"error": error.message}
+
+
+class AnswerResponse(JSONResponse):
+    """JSON written several times faster than by the standard library."""
+
+    def render(self, content: object) -> bytes:
+        return to_json(content)
 
 
 class ErrorResponse(JSONResponse):
