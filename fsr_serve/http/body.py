@@ -13,6 +13,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from fsr_serve.errors import RequestError
+from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.settings import Settings
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
@@ -108,6 +109,7 @@ def _form_images(headers: Headers, body: bytes, max_images: int) -> list[bytes |
 
 
 def _json_images(body: bytes, settings: Settings) -> list[bytes | RequestError]:
+    bound_json(body, images=settings.max_images, values=settings.max_images, lists=1)
     try:
         content = from_json(body)
     except ValueError as error:
