@@ -7,12 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import psutil
 import pytest
+from conftest import picture
 from mutations import right_requests, wrong_request
 from test_serve import running
 
 BODIES = 20_000
 CLIENTS = 4
 TIMEOUT_SECONDS = 30
+SIDES = (500, 1000, 2000, 3000, 4000, 5656)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,11 @@ def test_no_small_change_of_a_request_makes_the_server_fail_hang_or_keep_memory(
             with ThreadPoolExecutor(CLIENTS) as clients:
                 return sum(clients.map(lambda number: one_client(number, indices), range(CLIENTS)), Counter())
 
+        # a changed header may make a picture large: the heap grows to its greatest size before it is compared
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            list(
+                clients.map(lambda side: httpx.post(f"{address}/classify", **large(side), timeout=60), SIDES * CLIENTS)
+            )
         statuses = many(range(BODIES // 2))
         halfway = resident_bytes(process)
         statuses += many(range(BODIES // 2, BODIES))
@@ -71,6 +78,11 @@ def test_no_small_change_of_a_request_makes_the_server_fail_hang_or_keep_memory(
     assert sum(statuses.values()) == BODIES
     assert end < 1.05 * halfway
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def large(side):
+    """A request with a square picture."""
+    return {"content": picture("red", (side, side)), "headers": {"Content-Type": "image/png"}}
 
 
 def resident_bytes(process):

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
@@ -15,6 +16,9 @@ from starlette.requests import Request
 from fsr_serve.errors import RequestError
 from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.settings import Settings
+
+# a line for every broken form, which the client is told of already
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 READ_SECONDS = 30.0
