@@ -10,8 +10,8 @@ RUN pip install --no-cache-dir --constraint constraints.txt --editable ".${EXTRA
     && useradd --create-home --uid 10001 fsr
 USER fsr
 
-# BentoML exits when a worker dies, so that the orchestrator restarts the whole container
-ENV BENTOML_CONTAINERIZED=1 BENTOML_DO_NOT_TRACK=1
+# not BENTOML_CONTAINERIZED: with it BentoML does not start a worker again that died
+ENV BENTOML_DO_NOT_TRACK=1
 EXPOSE 3000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
     CMD python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:3000/readyz')"

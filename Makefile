@@ -18,7 +18,7 @@ test: $(VENV)/dev.installed  ## lint, types and the fast test suite
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-test-slow: $(VENV)/dev.installed  ## minutes of computing: the shipped model's robustness
+test-slow: $(VENV)/dev.installed  ## minutes of computing: the shipped model's robustness, and that every objective learns
 	$(BIN)/python -m pytest -m slow
 
 test-system: $(VENV)/dev.installed  ## a real server under real clients for minutes

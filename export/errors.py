@@ -15,3 +15,7 @@ class ParityError(ExportError):
 
 class TargetError(ExportError):
     """The target of the export cannot be used."""
+
+
+class VerificationError(ValueError):
+    """Nothing was measured or changed; the message says why the version cannot be attacked as asked, and the fix."""

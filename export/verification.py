@@ -18,6 +18,7 @@ import onnxruntime
 import tyro
 from tqdm import tqdm
 
+from export.errors import VerificationError
 from export.flags import FlagsFile
 from export.labelled_images import LabelledImages, load_as_served
 from fsr_serve.artifact import (
@@ -94,7 +95,7 @@ def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m export.verify")
     try:
         verdicts = verify(arguments)
-    except (StartupError, DataError, OSError) as error:
+    except (StartupError, DataError, VerificationError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped; the same command goes on from here")
@@ -105,9 +106,13 @@ def main() -> None:
 
 
 def verify(arguments: Arguments) -> list[Verdict]:
-    """Attack the version and write the accuracies into its manifest, those of clean images first."""
+    """Attack the version and write the accuracies into its manifest, those of clean images first.
+
+    Raises VerificationError for a signed version, an epsilon outside (0, 1], or attacks that need the attack graph it
+    has not; ArtifactError and DeviceError for a version or runtime that cannot be used; DataError for the images.
+    """
     if not 0 < arguments.epsilon <= 1:
-        raise DataError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
+        raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
     version = read_version(arguments.version)
     _check_can_change(version, arguments)
     session = open_session(
@@ -136,14 +141,14 @@ def line(verdict: Verdict) -> str:
 
 def _check_can_change(version: ModelVersion, arguments: Arguments) -> None:
     if (version.path / SIGNATURE_FILE).exists():
-        raise DataError(
+        raise VerificationError(
             f"{version.path} is signed, and figures in its manifest would break the signature. Verify before signing, "
             f"or remove {SIGNATURE_FILE} and sign again"
         )
     needs_gradients = [name for name in arguments.attacks if name != "square"]
     if needs_gradients and ATTACK_FILE not in version.manifest.tensors:
         reason = version.manifest.missing.get(ATTACK_FILE, "not made")
-        raise DataError(
+        raise VerificationError(
             f"{version.path} has no attack graph ({reason}), which {', '.join(needs_gradients)} need. "
             "Choose --attacks square"
         )

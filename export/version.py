@@ -31,6 +31,7 @@ from fsr_serve.artifact import (
     LOSS_WEIGHTS,
     MODEL_FILE,
     Accuracy,
+    JpegScale,
     Manifest,
     Precision,
     Preprocessing,
@@ -65,7 +66,9 @@ class Source:
     """Of the checkpoint, measured earlier."""
 
 
-def make_version(source: Source, target: Path, precision: Precision, *, has_attack_graph: bool) -> Parity:
+def make_version(
+    source: Source, target: Path, precision: Precision, *, has_attack_graph: bool, jpeg_scale: JpegScale = "full"
+) -> Parity:
     """Write the model version, compared with torch. Raises ExportError, and then leaves nothing behind.
 
     Only held-out images count for the accuracies in the manifest.
@@ -89,7 +92,7 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
         height, width = source.held_out.shape
         manifest = Manifest(
             classes=source.held_out.classes,
-            preprocessing=Preprocessing(height=height, width=width),
+            preprocessing=Preprocessing(height=height, width=width, jpeg_scale=jpeg_scale),
             precision=precision,
             tensors=tensors,
             missing={} if has_attack_graph else {ATTACK_FILE: "left out by --no-attack-graph"},

@@ -47,13 +47,16 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+JpegScale = Literal["full", "reduced"]
+
+
 class Preprocessing(_Frozen):
     """How any picture becomes what the network takes: RGB in [0, 1], centre-cropped to the aspect ratio, resized."""
 
     height: int = Field(ge=1)
     width: int = Field(ge=1)
     resize: Literal["bilinear"] = "bilinear"
-    jpeg_scale: Literal["full", "reduced"] = "full"
+    jpeg_scale: JpegScale = "full"
     """reduced: a JPEG is decoded at 1/2, 1/4 or 1/8, the smallest with at least twice the longer side wanted here."""
 
 
@@ -145,27 +148,28 @@ def evidence_of(index: int) -> tuple[str, ...]:
     return tuple(f"{name}_{index}" for name in (*names, *maps))
 
 
-def greatest_version(models: Path, name: str | None) -> Path:
-    """The folder of the greatest version of model `name`, or of the only model there is when name is None."""
+def find_model(models: Path, name: str | None) -> Path:
+    """The folder of model `name`, or of the only model there is when name is None. It holds a version at least."""
     if not models.is_dir():
         raise ArtifactError(
             f"FSR_MODELS is {str(models)!r}; expected a folder of models. "
             "Make one with: python -m export runs/x models/x/1"
         )
-    names = sorted(folder.name for folder in models.iterdir() if _versions(folder))
+    names = sorted(folder.name for folder in models.iterdir() if versions_of(folder))
     if name is None and len(names) == 1:
         (name,) = names
     if name not in names:
         fix = "name one with FSR_MODEL" if name is None else "expected one of these"
         raise ArtifactError(f"FSR_MODEL is {name!r}; {models} holds {', '.join(names) or 'no model'}: {fix}")
-    return max(_versions(models / name), key=lambda folder: int(folder.name))
+    return models / name
 
 
-def _versions(model: Path) -> list[Path]:
-    """The folders named 1, 2, 3, ... in a model's folder; hidden folders hold no models."""
+def versions_of(model: Path) -> dict[int, Path]:
+    """The folders named 1, 2, 3, ... in a model's folder, in rising order; hidden folders hold no models."""
     if model.name.startswith(".") or not model.is_dir():
-        return []
-    return [folder for folder in model.iterdir() if folder.name.isdecimal() and folder.is_dir()]
+        return {}
+    folders = [folder for folder in model.iterdir() if folder.name.isdecimal() and folder.is_dir()]
+    return {int(folder.name): folder for folder in sorted(folders, key=lambda folder: int(folder.name))}
 
 
 def read_version(path: Path) -> ModelVersion:

@@ -5,6 +5,7 @@ FsrError
 │   ├── SettingsError       a setting is unknown or out of range
 │   ├── ArtifactError       a model version is missing, incomplete or altered
 │   ├── SignatureError      a model version is not signed as it must be
+│   ├── StateError          the file that says which version is wanted cannot be read or written
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
 └── RequestError            a request, or one image of it, is refused: HTTP status, code, message
 """
@@ -28,6 +29,10 @@ class ArtifactError(StartupError):
 
 class SignatureError(StartupError):
     """A model version is not signed by the key that must have signed it, or was altered since."""
+
+
+class StateError(StartupError):
+    """The file that says which version is wanted cannot be read or written."""
 
 
 class DeviceError(StartupError):

@@ -1,12 +1,10 @@
-"""What Prometheus scrapes: one class, on a registry that is passed in."""
+"""What one worker counts: one class, on a registry that is passed in."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -16,7 +14,6 @@ class Metrics:
     """All metrics of the server. Labels are route templates, status codes, error codes and stages: small fixed sets."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
         self.requests = Counter("fsr_requests", "Requests answered.", ["route", "code"], registry=registry)
         self.request_duration = Histogram(
             "fsr_request_duration_seconds", "From headers to answer.", ["route"], buckets=BUCKETS, registry=registry
@@ -46,21 +43,6 @@ class Metrics:
             "fsr_cancelled", "Requests given up before their answer because the client left.", registry=registry
         )
         self.errors = Counter("fsr_errors", "Requests and images refused, by error code.", ["code"], registry=registry)
-        self.model_info = Gauge(
-            "fsr_model_info",
-            "1 for the model version that serves.",
-            ["model", "version", "sha256", "runtime", "device", "precision"],
-            multiprocess_mode="livemax",
-            registry=registry,
-        )
-
-    def render(self) -> bytes:
-        """The text exposition; of all worker processes together where PROMETHEUS_MULTIPROC_DIR is set."""
-        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self._registry)
-        merged = CollectorRegistry()
-        MultiProcessCollector(merged)  # type: ignore[no-untyped-call]
-        return generate_latest(merged)
 
 
 class Stages:

@@ -150,44 +150,32 @@ class InferAnswer(TypedDict):
     outputs: list[OutputTensor]
 
 
-class ServedVersion(TypedDict):
-    version: int
-    sha256: str
-
-
 class WorkerState(TypedDict):
-    """What one worker serves; `error` says why it could not follow."""
+    """What one worker says; `version` is null while it starts, `error` says why it does not serve what is wanted."""
 
     worker: int
-    version: int
+    version: int | None
     error: str | None
 
 
-class AdminModel(TypedDict):
+class LoadedModel(TypedDict):
+    """What every worker serves now; `previous` is the version that a rollback goes to."""
+
     name: str
-    serving: ServedVersion
+    version: int
+    sha256: str
+    previous: int | None
+    workers: int
+
+
+class ModelState(TypedDict):
+    name: str
+    version: int
+    sha256: str
     previous: int | None
     available: list[int]
     workers: list[WorkerState]
 
 
-class AdminModels(TypedDict):
-    models: list[AdminModel]
-
-
-class LoadRequest(TypedDict):
-    """Without a version, or with null, the greatest there is."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
-
-    version: NotRequired[int | None]
-
-
-class ModelChange(TypedDict):
-    """What serves now, and in how many workers."""
-
-    name: str
-    version: int
-    previous: int | None
-    sha256: str
-    workers: int
+class Models(TypedDict):
+    models: list[ModelState]

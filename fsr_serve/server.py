@@ -1,4 +1,4 @@
-"""Everything one worker holds: settings, metrics and a warmed classifier.
+"""Everything one worker holds: settings, keys, metrics and a warmed model version.
 
 `python -m fsr_serve.server` starts one and ends, saying what is wrong where it cannot.
 """
@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry
 
-from fsr_serve.artifact import MODEL_FILE, greatest_version, read_version
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError, StartupError
 from fsr_serve.keys import Keys
 from fsr_serve.lifecycle import Lifecycle
 from fsr_serve.metrics import Metrics
-from fsr_serve.session import open_session
+from fsr_serve.model_control import ModelControl
+from fsr_serve.registry import Registry
 from fsr_serve.settings import Settings, load_settings
-from fsr_serve.signature import verify_signature
+from fsr_serve.shared_metrics import ModelInfo
+from fsr_serve.workers import Worker
 
 
 @dataclass(frozen=True)
@@ -25,55 +26,59 @@ class Server:
 
     settings: Settings
     metrics: Metrics
+    scraped: CollectorRegistry
     keys: Keys
-    classifier: Classifier
+    registry: Registry
+    control: ModelControl
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @classmethod
-    def start(cls, settings: Settings, registry: CollectorRegistry) -> "Server":
-        """Verify the greatest model version, load and warm it. Raises StartupError saying what is wrong."""
-        metrics = Metrics(registry)
+    def start(cls, settings: Settings, worker: Worker, scraped: CollectorRegistry | None = None) -> "Server":
+        """Verify the model version that is wanted, load and warm it. Raises StartupError saying what is wrong.
+
+        `scraped` is what /metrics shows, by default what this worker counts.
+        """
+        own = CollectorRegistry()
+        scraped = own if scraped is None else scraped
+        scraped.register(ModelInfo(worker))
+        metrics = Metrics(own)
         keys = Keys(settings.keys)
-        version = read_version(greatest_version(settings.models, settings.model))
-        if settings.require_signature is not None:
-            verify_signature(version.path, settings.require_signature)
-        session = open_session(
-            version.path / MODEL_FILE,
-            runtime=settings.runtime,
-            device=settings.device,
-            precision=settings.precision,
-            threads=settings.threads,
-        )
-        classifier = Classifier(version, session, settings, metrics)
-        classifier.warm()
-        metrics.model_info.labels(
-            model=version.name, version=str(version.version), sha256=version.sha256, **classifier.engine
-        ).set(1)
-        return cls(settings, metrics, keys, classifier)
+        registry = Registry(settings, metrics, worker)
+        return cls(settings, metrics, scraped, keys, registry, ModelControl(registry, worker))
+
+    @property
+    def classifier(self) -> Classifier:
+        """What serves now; another one after a change of the version, so ask once in a request."""
+        return self.registry.current
 
     async def check_ready(self) -> None:
         """Raises RequestError 503 when requests should go elsewhere."""
+        self.check_not_draining()
+        await self.classifier.check()
+
+    def check_not_draining(self) -> None:
+        """Raises RequestError 503 from SIGTERM on."""
         if self.lifecycle.is_draining:
             raise RequestError(503, "draining", "the server is stopping; ask another one")
-        await self.classifier.check()
 
     def select(self, name: str | None, version: str | None) -> Classifier:
         """What serves that model and version, by default whatever serves. Raises RequestError 404 when nothing does."""
-        served = self.classifier.version
+        classifier = self.classifier
+        served = classifier.version
         if name not in (None, served.name):
             raise RequestError(404, "unknown_model", f"there is no model {name[:100]!r}; expected {served.name!r}")
         if version not in (None, str(served.version)):
             raise RequestError(
                 404,
                 "unknown_version",
-                f"version {version[:20]!r} of {served.name!r} is not loaded; expected {served.version}",
+                f"version {version[:20]!r} of {served.name!r} is not served; expected {served.version}",
             )
-        return self.classifier
+        return classifier
 
 
 def main() -> None:
     try:
-        Server.start(load_settings(), CollectorRegistry())
+        Server.start(load_settings(), Worker.join())
     except StartupError as error:
         sys.exit(f"fsr-serve cannot start: {error}")
 

@@ -1,23 +1,34 @@
 """The BentoML service: the only file that imports bentoml."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from typing import Any
 
 import bentoml
-from prometheus_client import REGISTRY
 
-from fsr_serve.errors import RequestError
+from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
 from fsr_serve.server import Server
 from fsr_serve.settings import load_settings
+from fsr_serve.shared_metrics import share_metrics
+from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
+
+
+def _workers() -> int:
+    """BentoML wants the number of workers when this file is imported."""
+    try:
+        return load_settings().workers
+    except SettingsError as error:
+        sys.exit(f"fsr-serve cannot start: {error}")
 
 
 @bentoml.service(
     name="fsr-serve",
+    workers=_workers(),
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
@@ -30,17 +41,22 @@ class FsrServe:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
+        os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
         trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], check=False)
         if trial.returncode != 0:
             sys.exit(trial.returncode)
 
     def __init__(self) -> None:
-        self.server = Server.start(load_settings(), REGISTRY)
+        worker = Worker.join()
+        scraped = share_metrics(worker) if FOLDER_VARIABLE in os.environ else None
+        self.server = Server.start(load_settings(), worker, scraped)
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
-    def drain_on_sigterm(self) -> None:
+    def begin(self) -> None:
         """In each worker, when the web server's own handler of SIGTERM is in place."""
-        self.server.lifecycle.drain_on_sigterm(self.server.settings.drain_seconds, self.server.classifier.batcher.close)
+        server = self.server
+        server.lifecycle.drain_on_sigterm(server.settings.drain_seconds, server.registry.close)
+        server.registry.follow_always()
 
     @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:

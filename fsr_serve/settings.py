@@ -37,13 +37,17 @@ class Settings(BaseSettings):
     """Folder of models: <name>/<version>/manifest.json."""
     model: str | None = None
     """Name of the model to serve; may be left out where the folder holds just one."""
+    state: Path | None = None
+    """Folder of the files that say which version is wanted; by default .state in the folder of models."""
+    workers: int = Field(default=1, ge=1, le=256)
+    """Processes that serve, each with a session of its own."""
     runtime: Runtime = "onnxruntime"
     device: Device = "auto"
     """auto takes CUDA where it starts, else the CPU; cuda refuses to start without it."""
     precision: Precision = "f32"
     """bf16 needs the openvino runtime and a processor with AMX or AVX512-BF16."""
     threads: int | None = Field(default=None, ge=1)
-    """CPU threads of one inference; all cores by default."""
+    """CPU threads of one inference; by default all cores, shared among the workers."""
     require_signature: Path | None = None
     """Public key (PEM) that must have signed the model version; by default none has to."""
     keys: Path | None = None
@@ -63,6 +67,17 @@ class Settings(BaseSettings):
 
     drain_seconds: float = Field(default=5, ge=0, le=600)
     """From SIGTERM, when readiness turns false, to the end of accepting requests."""
+
+    @property
+    def state_folder(self) -> Path:
+        return self.state or self.models / ".state"
+
+    @property
+    def session_threads(self) -> int | None:
+        """Of one worker's session; None for all cores."""
+        if self.threads is not None or self.workers == 1:
+            return self.threads
+        return max(1, (os.cpu_count() or 1) // self.workers)
 
     @classmethod
     def settings_customise_sources(

@@ -3,18 +3,21 @@
 import base64
 import io
 import os
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from fsr_serve.http.app import create_app
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
+from fsr_serve.workers import Worker, make_folder
+
+pytest_plugins = ["batching"]
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16
@@ -43,11 +46,21 @@ def colour(random: np.random.Generator, channel: int) -> np.ndarray:
 @pytest.fixture(scope="session")
 def checkpoint(tiny_data, tmp_path_factory) -> Path:
     """A run folder left by the training command on `tiny_data`."""
-    from training.command import Arguments, run
+    from training.command import run
 
     out = tmp_path_factory.mktemp("runs") / "colours"
-    run(Arguments(data=str(tiny_data), out=out, width=4, epochs=6, held_out=32))
+    run(training_arguments(tiny_data, out, epochs=6))
     return out
+
+
+def training_arguments(data: Path, out: Path, recipe: str = "fast", **others):
+    """Of a small run: fields of the recipe and of the arguments alike by keyword."""
+    from training.arguments import Arguments
+    from training.recipes import RECIPES, Recipe
+
+    choices = {field.name: others.pop(field.name) for field in fields(Recipe) if field.name in others}
+    recipe_with_choices = replace(RECIPES[recipe], **{"held_out": 32} | choices)
+    return Arguments(data=str(data), out=out, recipe_name=recipe, recipe=recipe_with_choices, **{"width": 4} | others)
 
 
 @pytest.fixture(scope="session")
@@ -74,9 +87,8 @@ def settings(models) -> Settings:
 
 
 @pytest.fixture
-def server(settings, monkeypatch) -> Server:
-    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    return Server.start(settings, CollectorRegistry())
+def server(settings) -> Server:
+    return Server.start(settings, Worker(make_folder()))
 
 
 @pytest.fixture

@@ -6,16 +6,19 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from prometheus_client import CollectorRegistry
+from PIL import Image
 
 from export.adoption import Arguments, adopt
 from export.errors import ExportError, TargetError
+from export.labelled_images import load_as_served
 from export.verification import Arguments as VerifyArguments
 from export.verification import verify
 from fsr_serve.artifact import read_version
+from fsr_serve.preprocessing import PixelBudget, decode
 from fsr_serve.server import Server
 from fsr_serve.session import OnnxModel
 from fsr_serve.settings import Settings
+from fsr_serve.workers import Worker, make_folder
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16
@@ -59,6 +62,26 @@ def test_it_answers_as_the_file_does_on_normalised_pixels(tmp_path, images):
     np.testing.assert_allclose(found, normalised.reshape(4, -1) @ weight, atol=1e-3)
 
 
+def test_a_version_that_reduces_jpegs_says_so_and_decodes_them_so_for_attacks_too(tmp_path):
+    classifier(tmp_path / "linear.onnx")
+    split = tmp_path / "data" / "test"
+    random = np.random.default_rng(0)
+    for name in CLASSES:  # grain: reduced and full decoding give other pixels
+        (split / name).mkdir(parents=True)
+        Image.fromarray(random.integers(0, 256, (256, 256, 3), dtype=np.uint8)).save(split / name / "0.jpg")
+    pixels = {}
+    for scale in ("full", "reduced"):
+        target = tmp_path / "models" / scale / "1"
+        adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES, jpeg_scale=scale))
+        manifest = read_version(target).manifest
+        assert manifest.preprocessing.jpeg_scale == scale
+        found = pixels[scale] = load_as_served(str(tmp_path / "data"), "test", manifest, None).images
+        budget = PixelBudget(2**20, 2**20)
+        served = decode((split / "blue" / "0.jpg").read_bytes(), manifest.preprocessing, max_bytes=2**20, budget=budget)
+        np.testing.assert_array_equal(found[0], served / np.float32(255))
+    assert not np.array_equal(pixels["full"], pixels["reduced"])
+
+
 def test_probabilities_become_logits_with_the_same_softmax(tmp_path, images):
     classifier(tmp_path / "linear.onnx", softmax=True)
     target = tmp_path / "models" / "linear" / "1"
@@ -76,7 +99,7 @@ def test_it_is_served_attacked_and_says_what_it_lacks(tmp_path, tiny_data):
     classifier(tmp_path / "linear.onnx", names=("images", "logits_out"))
     target = tmp_path / "models" / "linear" / "1"
     adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
-    server = Server.start(Settings(models=tmp_path / "models", threads=1), CollectorRegistry())
+    server = Server.start(Settings(models=tmp_path / "models", threads=1), Worker(make_folder()))
     assert server.classifier.classes == CLASSES
     clean, attacked = verify(VerifyArguments(target, str(tiny_data), attacks=("square",), queries=20, threads=1))
     assert attacked.found.accuracy <= clean.found.accuracy

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from fsr_serve.artifact import greatest_version, read_version
+from fsr_serve.artifact import find_model, read_version, versions_of
 from fsr_serve.errors import ArtifactError
 
 FILES = ("attack.onnx", "evidence.onnx", "manifest.json", "manifest.sha256", "model.onnx", "weights.data")
@@ -60,34 +60,34 @@ def test_the_digest_file_is_one_that_sha256sum_reads(version):
     assert done.stdout == "manifest.json: OK\n"
 
 
-def test_the_greatest_version_serves_in_numeric_order(tmp_path):
+def test_versions_are_folders_named_by_numbers_in_numeric_order(tmp_path):
     for name in ("1", "9", "10", "latest", ".11.part"):
         (tmp_path / "colours" / name).mkdir(parents=True)
-    assert greatest_version(tmp_path, None).name == "10"
+    assert list(versions_of(tmp_path / "colours")) == [1, 9, 10]
 
 
 def test_among_several_models_one_must_be_named(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name / "1").mkdir(parents=True)
     with pytest.raises(ArtifactError, match="holds a, b: name one with FSR_MODEL"):
-        greatest_version(tmp_path, None)
-    assert greatest_version(tmp_path, "b") == tmp_path / "b" / "1"
+        find_model(tmp_path, None)
+    assert find_model(tmp_path, "b") == tmp_path / "b"
     with pytest.raises(ArtifactError, match="FSR_MODEL is 'c'; .* holds a, b: expected one of these"):
-        greatest_version(tmp_path, "c")
+        find_model(tmp_path, "c")
 
 
 def test_a_folder_without_models_says_how_to_make_one(tmp_path):
     with pytest.raises(ArtifactError, match="Make one with: python -m export runs/x models/x/1"):
-        greatest_version(tmp_path / "none", None)
+        find_model(tmp_path / "none", None)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ArtifactError, match="holds no model"):
-        greatest_version(tmp_path, "empty")
+        find_model(tmp_path, "empty")
 
 
 def test_folders_without_a_version_are_no_models(tmp_path):
     for name in ("colours/1", "lost+found", ".cache/1"):
         (tmp_path / name).mkdir(parents=True)
-    assert greatest_version(tmp_path, None) == tmp_path / "colours" / "1"
+    assert find_model(tmp_path, None) == tmp_path / "colours"
 
 
 def test_a_link_in_place_of_a_file_is_refused(version, tmp_path):

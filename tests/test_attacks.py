@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.attacks import cw, fgsm, margin, n_fgsm, pgd, square
+from training.attacks import cross_entropy, cw, fgsm, margin, pgd, square
+from training.attacks.ascent import Aim, n_fgsm
 from training.models import create_model
 
 
@@ -61,7 +62,13 @@ def test_margin_loss_is_the_difference_to_the_best_other_class_plus_confidence()
 
 def test_n_fgsm_adds_twice_the_noise_and_one_step_without_projection(batch):
     images, labels = 0.5 + 0 * batch[0], batch[1] % 2
-    perturbation = (n_fgsm(Linear(), images, labels, epsilon=0.05) - images).abs()
+    model = Linear()
+
+    def aim(attacked):
+        logits = model(attacked)
+        return Aim(cross_entropy(logits, labels), logits)
+
+    perturbation = (n_fgsm(aim, images, labels, epsilon=0.05) - images).abs()
     assert 0.14 < perturbation.max() <= 0.15
     assert (perturbation > 0.05).float().mean() == pytest.approx(0.5, abs=0.03)
 

@@ -14,7 +14,6 @@ import httpx
 import psutil
 import pytest
 from PIL import Image
-from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 from test_mutations import resident_bytes
 from test_serve import running
@@ -22,6 +21,7 @@ from test_serve import running
 from fsr_serve.http.app import create_app
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
+from fsr_serve.workers import Worker, make_folder
 
 MODEL = "/v2/models/colours"
 INFER = f"{MODEL}/infer"
@@ -138,11 +138,9 @@ def code_of(response):
 @pytest.fixture(scope="module")
 def client(models):
     """Of an app with the limits that are the default."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-        server = Server.start(Settings(models=models), CollectorRegistry())
-        with TestClient(create_app(lambda: server)) as client:
-            yield client
+    server = Server.start(Settings(models=models), Worker(make_folder()))
+    with TestClient(create_app(lambda: server)) as client:
+        yield client
 
 
 @pytest.mark.parametrize("name", filter(is_cheap, REFUSED))

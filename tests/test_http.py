@@ -202,7 +202,14 @@ BAD = {
     "top_k with zeros": ("/classify?top_k=0000000001", RED, PNG, 400, "parameter_out_of_range", "0000000001"),
     "top_k twice": ("/classify?top_k=1&top_k=2", RED, PNG, 400, "parameter_out_of_range", "'1' and '2'"),
     "top_k word": ("/classify?top_k=all", RED, PNG, 400, "parameter_out_of_range", "top_k is 'all'"),
-    "unknown parameter": ("/classify?topk=1", RED, PNG, 400, "unknown_parameter", "'topk'; expected top_k"),
+    "unknown parameter": (
+        "/classify?topk=1",
+        RED,
+        PNG,
+        400,
+        "unknown_parameter",
+        "expected model, top_k, version",
+    ),
 }
 
 

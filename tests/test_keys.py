@@ -5,13 +5,13 @@ import os
 
 import pytest
 from conftest import picture
-from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import create_app
 from fsr_serve.keys import Keys
 from fsr_serve.server import Server
+from fsr_serve.workers import Worker, make_folder
 
 RED = picture("red")
 PNG = {"Content-Type": "image/png"}
@@ -117,7 +117,7 @@ def test_a_bad_file_is_refused_at_start_and_no_secret_shown(tmp_path, text, mess
 
 
 def test_every_route_asks_for_its_scope(settings, path):
-    server = Server.start(settings.model_copy(update={"keys": path}), CollectorRegistry())
+    server = Server.start(settings.model_copy(update={"keys": path}), Worker(make_folder()))
     body = {"content": RED, "headers": PNG}
     with TestClient(create_app(lambda: server)) as client:
         for url in ("/livez", "/readyz", "/v2/health/live", "/v2/health/ready"):

@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from training.checkpoint import RunFolder
 from training.models import create_model
 from training.objectives import OBJECTIVES, Target
 from training.processes import ALONE, Processes, joined
@@ -62,12 +66,34 @@ def test_processes_share_every_index_once():
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_is_complete_and_can_be_resumed(tiny_data, tmp_path):
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*torchrun, "-m", "training", "--data", str(tiny_data), "--out", str(tmp_path / "run")]
-    options = ["--width", "4", "--held-out", "32", "--epochs", "2", "--awp", "0.005"]
-    subprocess.run([*command, *options], check=True, timeout=600)
-    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in history] == [1, 2]
+def test_a_run_of_two_processes_is_complete(tiny_data, tmp_path):
+    subprocess.run([*torchrun(tiny_data, tmp_path / "run"), *SMALL, "--awp", "0.005"], check=True, timeout=600)
+    folder = RunFolder(tmp_path / "run")
+    assert [line["epoch"] for line in folder.history()] == [1, 2, 3]
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
-    subprocess.run([*command, "--resume"], check=True, timeout=600)
+
+
+@pytest.mark.slow
+def test_two_processes_stopped_and_resumed_come_to_the_same_result(tiny_data, tmp_path):
+    whole, stopped = (torchrun(tiny_data, tmp_path / name) for name in ("whole", "stopped"))
+    subprocess.run([*whole, *SMALL], check=True, timeout=600)
+    with subprocess.Popen([*stopped, *SMALL]) as process:
+        deadline = time.monotonic() + 600
+        while not (tmp_path / "stopped" / "resume.safetensors").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+    assert len(RunFolder(tmp_path / "stopped").history()) < 3
+    subprocess.run([*stopped, "--resume"], check=True, timeout=600)
+    expected, found = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "stopped"))
+    for name, weights in expected.items():
+        torch.testing.assert_close(found[name], weights)
+
+
+SMALL = ["--width", "4", "--held-out", "32", "--epochs", "3"]
+
+
+def torchrun(data, out):
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    return [*run, "-m", "training", "--data", str(data), "--out", str(out)]

@@ -165,6 +165,16 @@ def test_after_sigterm_readiness_falls_first_requests_go_on_and_the_exit_is_clea
         assert process.wait(timeout=60) == 0
 
 
+def test_several_workers_answer_as_one_server(models, tmp_path):
+    with serving(models, tmp_path / "home", tmp_path / "log", FSR_WORKERS="2", FSR_THREADS="1") as address:
+        for _ in range(20):  # each on a connection of its own, which either worker may get
+            assert httpx.post(f"{address}/classify", content=RED, headers={"Content-Type": "image/png"}).is_success
+        metrics = httpx.get(f"{address}/metrics").text
+    assert 'fsr_requests_total{code="200",route="/classify"} 20.0' in metrics
+    assert "fsr_images_total 20.0" in metrics
+    assert re.search(r'fsr_model_info{.*model="colours".*} [12].0', metrics)
+
+
 def refused(models, tmp_path, **settings):
     """Exit status and output of a server that does not start."""
     done = subprocess.run(
@@ -197,6 +207,7 @@ def test_one_changed_byte_stops_the_server_naming_the_file(models, tmp_path, nam
     [
         ({"FSR_MODEL": "cats"}, "FSR_MODEL is 'cats'"),
         ({"FSR_MAX_IMAGES": "0"}, "FSR_MAX_IMAGES is '0'"),
+        ({"FSR_WORKERS": "none"}, "FSR_WORKERS is 'none'"),
         pytest.param(
             {"FSR_DEVICE": "cuda"},
             "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA",

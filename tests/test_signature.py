@@ -5,16 +5,19 @@ import shutil
 import subprocess
 import sys
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from prometheus_client import CollectorRegistry
+from test_model_control import ADMIN, add_keys
+from test_serve import serving
 
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import SignatureError, StartupError
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
 from fsr_serve.signature import sign, verify_signature
+from fsr_serve.workers import Worker, make_folder
 
 
 def key_pair(folder, name):
@@ -45,7 +48,7 @@ def signed(models, tmp_path, keys):
 
 def start(version, public_key):
     settings = Settings(models=version.parent.parent, require_signature=public_key, threads=1)
-    return Server.start(settings, CollectorRegistry())
+    return Server.start(settings, Worker(make_folder()))
 
 
 def test_a_server_that_requires_a_signature_starts_with_a_signed_version(signed, keys):
@@ -113,3 +116,32 @@ def test_the_command_signs_and_the_running_server_says_what_is_wrong(models, tmp
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"{version}: signed\n")
     assert trial().returncode == 0
+
+
+def test_a_running_server_loads_what_is_signed_and_says_what_is_wrong_with_the_rest(signed, tmp_path, keys):
+    folder = signed.parent
+    for number in (2, 3, 4):
+        shutil.copytree(signed, folder / str(number))
+    (folder / "3" / "model.sig").unlink()
+    content = bytearray((folder / "4" / "manifest.json").read_bytes())
+    (folder / "4" / "manifest.json").write_bytes(content.replace(b'"height": 16', b'"height": 61'))
+    settings = {"FSR_REQUIRE_SIGNATURE": str(keys[1]), "FSR_KEYS": str(add_keys(tmp_path / "keys.toml"))}
+    (folder.parent / ".state").mkdir()
+    (folder.parent / ".state" / "colours.json").write_text('{"version": 1}')
+    with serving(folder.parent, tmp_path / "home", tmp_path / "log", **settings) as address:
+
+        def load(number):
+            url = f"{address}/admin/models/colours/load"
+            answer = httpx.post(url, headers=ADMIN, json={"version": number}, timeout=100)
+            return answer.status_code, answer.text
+
+        status, text = load(2)
+        assert (status, '"version":2' in text) == (200, True), text
+        status, text = load(3)
+        assert status == 409
+        assert "colours/3 is not signed; FSR_REQUIRE_SIGNATURE asks" in text
+        assert "Version 2 serves on" in text
+        status, text = load(4)
+        assert status == 409
+        assert "manifest.json has SHA-256" in text
+        assert httpx.get(f"{address}/readyz").json()["model"]["version"] == 2

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from export import verification as command
+from export.errors import VerificationError
 from export.labelled_images import load_as_served
 from export.verification import Arguments, line, verify
 from fsr_serve.artifact import read_version, write_manifest
@@ -129,10 +130,10 @@ def test_images_are_decoded_as_the_server_decodes_them(version, tiny_data):
 def test_what_cannot_be_verified_is_refused_before_any_work(version, tiny_data, tmp_path):
     with pytest.raises(DataError, match="images is 25; expected 1 to 24"):
         run(version, tiny_data, images=25)
-    with pytest.raises(DataError, match="epsilon is 8; expected above 0 and at most 1"):
+    with pytest.raises(VerificationError, match="epsilon is 8; expected above 0 and at most 1"):
         run(version, tiny_data, epsilon=8)
     (version / "model.sig").write_text("{}")
-    with pytest.raises(DataError, match="is signed, and figures in its manifest would break the signature"):
+    with pytest.raises(VerificationError, match="is signed, and figures in its manifest would break the signature"):
         run(version, tiny_data)
     (version / "model.sig").unlink()
     content = json.loads((version / "manifest.json").read_text())
@@ -150,6 +151,6 @@ def test_without_an_attack_graph_only_square_is_possible(version, tiny_data):
         "missing": {"attack.onnx": "left out by --no-attack-graph"},
     }
     write_manifest(version, manifest.model_copy(update=without))
-    with pytest.raises(DataError, match=r"no attack graph \(left out by --no-attack-graph\), which pgd20 need"):
+    with pytest.raises(VerificationError, match=r"no attack graph \(left out by --no-attack-graph\), which pgd20 need"):
         run(version, tiny_data, attacks=("pgd20", "square"))
     assert run(version, tiny_data, attacks=("square",))["square"].found.n == 24

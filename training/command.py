@@ -1,26 +1,23 @@
-"""The command python -m training: arguments, data and progress bar around `train`."""
+"""The command python -m training: data and progress bar around `train`."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from training.arguments import Arguments, parse
 from training.batches import Data
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
 from training.data import ImageData, hold_out, load_extra, load_images
-from training.data_sets import DATA_SETS
 from training.device import pick_device
 from training.environment import environment
-from training.options import RecipeOptions
 from training.processes import ALONE, Processes, joined
-from training.recipes import ACTIVATION_OF_RECIPE, RECIPES, Recipe, RecipeName
+from training.recipes import ACTIVATION_OF_RECIPE, Recipe
 from training.source import DataError
 from training.train import Progress, train
 from training.validation import TrainingStoppedError
@@ -30,58 +27,8 @@ class ArgumentError(ValueError):
     """An argument makes no sense."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arguments(RecipeOptions):
-    """Train a network adversarially. Leaves config.json, best and last weights, history.jsonl and curves.png."""
-
-    data: str
-    """cifar10, cifar100, svhn, tiny-imagenet, another Hugging Face id, or a folder of parquet files or of one image
-    folder per class."""
-    out: Path
-    """Run folder to make, or with --resume to go on with."""
-    recipe: RecipeName = "fast"
-    """fast: single-step training for machines without a GPU. paper: section 4.1 of the paper, PGD-10. strong: the paper
-    with what has helped since."""
-    image_shape: tuple[int, int] | None = None
-    """Height and width to make of every image; needed where they differ in size."""
-    extra: str | None = None
-    """More images, usually generated, for --extra-fraction of each batch: an .npz of arrays image and label, or as
-    --data."""
-    model: str = "resnet18"
-    """resnet18, resnet50, vgg16 or wide_resnet34_10."""
-    width: int | None = None
-    """Channels of the first stage; the paper's by default."""
-    activation: str | None = None
-    """relu or silu; by default silu for the recipe strong, else relu."""
-    fsr: bool = True
-    """Insert FSR modules."""
-    after: tuple[str, ...] | None = None
-    """Submodules that FSR follows, such as layer3 layer4; the paper's place by default."""
-    tau: float = 0.1
-    """Temperature of the Gumbel softmax (Eq. 2)."""
-    mask: str = "gumbel"
-    """gumbel (Eq. 2), binary (Eq. 8), random, greedy or none: how FSR parts the features (Tables A6 and A7)."""
-    recalibration: bool = True
-    """Recalibrate the non-robust feature, or drop it (Table 6)."""
-    rival: str | None = None
-    """fd, cas or cifs instead of FSR, with --no-fsr (Table 4)."""
-    start: Path | None = None
-    """Run folder whose best weights to start from, of the same network; by default random ones."""
-    data_name: str | None = None
-    """What the data is called in reports; the last part of --data by default."""
-    seed: int = 0
-    resume: bool = False
-    """Go on with the run in --out, at most one epoch back; its own settings hold."""
-    compile: bool = False
-    """Compile the attack, most of the work, with torch.compile."""
-    deterministic: bool = False
-    """Use deterministic algorithms only: the same losses on every run with this seed on this machine."""
-    tensorboard: bool = False
-    """Write the history for TensorBoard too, into the run folder."""
-
-
 def main() -> None:
-    arguments = tyro.cli(Arguments, prog="python -m training")
+    arguments = parse()
     try:
         with joined() as processes:
             reached = run(arguments, processes)
@@ -167,7 +114,9 @@ def _tensorboard(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], 
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as missing:
-        raise ArgumentError("--tensorboard needs tensorboard; install it with: pip install tensorboard") from missing
+        raise ArgumentError(
+            "--tensorboard needs tensorboard; install it with: pip install 'fsr-serve[tensorboard]'"
+        ) from missing
 
     with SummaryWriter(folder / "tensorboard") as writer:
 
@@ -190,16 +139,14 @@ def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) ->
         mask=arguments.mask,
         recalibration=arguments.recalibration,
         rival=arguments.rival,
-        activation=arguments.activation or ACTIVATION_OF_RECIPE[arguments.recipe],
+        activation=arguments.activation or ACTIVATION_OF_RECIPE[arguments.recipe_name],
     )
-    known = DATA_SETS.get(arguments.data)
-    recipe = RECIPES[arguments.recipe]
+    recipe = arguments.recipe
     try:
         model.build()  # refuse bad values before anything is written
-        recipe = arguments.change(known.adapt(recipe) if known else recipe)
         config = RunConfig(
             model=model,
-            recipe_name=arguments.recipe,
+            recipe_name=arguments.recipe_name,
             recipe=recipe,
             start=None if arguments.start is None else str(arguments.start),
             data=arguments.data,

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from training.attacks.ascent import Aim, ascend
+from training.attacks.ascent import Aim, ascend, n_fgsm, uniform_like
 from training.models import FSRNet
 from training.objectives import Inner, Objective, Target, cross_entropies
 from training.recipes import Recipe
@@ -19,18 +19,16 @@ def craft(
 ) -> Tensor:
     """Images (n, 3, h, w) in [0, 1], clean -> as the objective has them; PGD takes `steps` steps.
 
-    The caller puts the model in eval mode. Noisy images leave [0, 1], as randomized smoothing has it. N-FGSM (de
-    Jorge et al., NeurIPS 2022) is one step of epsilon from U(-2 epsilon, 2 epsilon) noise, not projected.
+    The caller puts the model in eval mode. Noisy images leave [0, 1], as randomized smoothing has it.
     """
     if objective.inner is None:
         return images + recipe.sigma * torch.randn_like(images) if objective.images == "noisy" else images
     aim = _aim(model, images, target, objective.inner, objective.needs_clean, recipe.lambda_probe)
     epsilon = recipe.epsilon
     if recipe.attack == "n_fgsm":
-        noisy = (images + _uniform(images, 2 * epsilon)).clamp(0, 1)
-        return ascend(aim, noisy, target.labels, start=noisy, epsilon=epsilon, step_size=epsilon, steps=1)
+        return n_fgsm(aim, images, target.labels, epsilon=epsilon)
     small = objective.start == "gaussian"
-    noise = SMALL_START * torch.randn_like(images) if small else _uniform(images, epsilon)
+    noise = SMALL_START * torch.randn_like(images) if small else uniform_like(images, epsilon)
     return ascend(
         aim,
         images,
@@ -61,7 +59,3 @@ def _aim(
         return Aim(inner(heads.logits, clean, target) + lambda_probe * probes, heads.logits)
 
     return aim
-
-
-def _uniform(images: Tensor, bound: float) -> Tensor:
-    return torch.empty_like(images).uniform_(-bound, bound)

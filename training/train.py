@@ -76,7 +76,8 @@ def train(
                 "Go on from the last one with a lower learning rate, or look for bad images in the data"
             )
         trained = time.monotonic()
-        processes.copy_from_first(state.averaged)
+        for network in (state.averaged, state.model):  # what is kept and restored is the first process's
+            processes.copy_from_first(network)
         metrics |= validate(state.averaged, data.training, data.validation, recipe, steps, device, processes)
         images = len(scaled.training) // recipe.batch_size * recipe.batch_size
         line = {

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import perf_counter
 from uuid import uuid4
 
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -15,7 +15,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fsr_serve.errors import RequestError
-from fsr_serve.http import open_inference, openapi
+from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
 from fsr_serve.keys import Scope as KeyScope
@@ -38,6 +38,7 @@ def create_app(server: Callable[[], Server]) -> Starlette:
             Route("/classify", _observed("/classify", classify, "infer"), methods=["POST"]),
             Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
             *_open_inference_routes(),
+            *_admin_routes(),
             Route("/livez", _live, methods=["GET"]),
             Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
@@ -47,6 +48,17 @@ def create_app(server: Callable[[], Server]) -> Starlette:
     )
     app.state.server = server
     return app
+
+
+def _admin_routes() -> list[BaseRoute]:
+    def route(path: str, handler: Handler, method: str) -> Route:
+        return Route(path, _observed(path, handler, "admin"), methods=[method])
+
+    return [
+        route("/admin/models", admin.models, "GET"),
+        route("/admin/models/{name}/load", admin.load, "POST"),
+        route("/admin/models/{name}/rollback", admin.rollback, "POST"),
+    ]
 
 
 def _open_inference_routes() -> list[BaseRoute]:
@@ -134,7 +146,7 @@ async def _openapi(request: Request) -> Response:
 async def _metrics(request: Request) -> Response:
     server: Server = request.app.state.server()
     server.keys.authorize(request.headers.get("authorization"), "metrics")
-    return Response(server.metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(server.scraped), media_type=CONTENT_TYPE_LATEST)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body, read_images
 from fsr_serve.http.waiting import request_timeout, while_connected
@@ -12,34 +13,41 @@ from fsr_serve.server import Server
 
 DEFAULT_TOP_K = 5
 
+PARAMETERS = ("model", "top_k", "version")
+
 
 async def classify(request: Request) -> Response:
     """200 when at least one image is good; else the status and error of the first."""
     server: Server = request.state.server
     stages = Stages(server.metrics)
-    top_k = _top_k(request, len(server.classifier.classes))
+    classifier, top_k = _parameters(request)
     timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         images = await read_images(request, server.settings)
-    return await _answer(request, images, top_k, stages, timeout)
+    return await _answer(request, classifier, images, top_k, stages, timeout)
 
 
 async def classify_file(request: Request) -> Response:
     """The body is one image file, whatever its Content-Type says: BentoML's clients call bytes text/plain."""
     server: Server = request.state.server
     stages = Stages(server.metrics)
-    top_k = _top_k(request, len(server.classifier.classes))
+    classifier, top_k = _parameters(request)
     timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         image = await read_body(request, server.settings.max_body_bytes)
-    return await _answer(request, [image], top_k, stages, timeout)
+    return await _answer(request, classifier, [image], top_k, stages, timeout)
 
 
 async def _answer(
-    request: Request, images: list[bytes | RequestError], top_k: int, stages: Stages, timeout: float
+    request: Request,
+    classifier: Classifier,
+    images: list[bytes | RequestError],
+    top_k: int,
+    stages: Stages,
+    timeout: float,
 ) -> Response:
     server: Server = request.state.server
-    results = await while_connected(request, server.classifier.classify(images, top_k, stages, timeout))
+    results = await while_connected(request, classifier.classify(images, top_k, stages, timeout))
     errors = [result for result in results if isinstance(result, RequestError)]
     all_bad = len(errors) == len(results)
     for error in errors[1:] if all_bad else errors:  # the one that is raised is counted where it is answered
@@ -47,7 +55,7 @@ async def _answer(
     if all_bad:
         raise errors[0]
     answer: Answer = {
-        "model": server.classifier.identity,
+        "model": classifier.identity,
         "request_id": request.state.request_id,
         "predictions": [_entry(result) for result in results],
         "seconds": stages.seconds,
@@ -61,14 +69,23 @@ def _entry(result: Prediction | RequestError) -> Prediction | RefusedImage:
     return result
 
 
-def _top_k(request: Request, classes: int) -> int:
-    unknown = sorted(set(request.query_params) - {"top_k"})
-    if unknown:
-        raise RequestError(400, "unknown_parameter", f"there is no parameter {unknown[0][:50]!r}; expected top_k")
-    given = request.query_params.getlist("top_k") or [str(min(DEFAULT_TOP_K, classes))]
-    if len(given) > 1 or given[0] not in map(str, range(1, classes + 1)):
-        found = " and ".join(repr(text[:50]) for text in given[:2])
+def _parameters(request: Request) -> tuple[Classifier, int]:
+    """What answers the request, from its start to its end, and how many classes it lists."""
+    server: Server = request.state.server
+    given = request.query_params
+    if unknown := sorted(set(given) - set(PARAMETERS)):
         raise RequestError(
-            400, "parameter_out_of_range", f"top_k is {found}; expected one whole number from 1 to {classes}"
+            400, "unknown_parameter", f"there is no parameter {unknown[0][:50]!r}; expected {', '.join(PARAMETERS)}"
         )
-    return int(given[0])
+    for name in given:
+        if len(values := given.getlist(name)) > 1:
+            found = " and ".join(repr(value[:50]) for value in values[:2])
+            raise RequestError(400, "parameter_out_of_range", f"{name} is {found}; expected it once")
+    classifier = server.select(given.get("model"), given.get("version"))
+    classes = len(classifier.classes)
+    top_k = given.get("top_k", str(min(DEFAULT_TOP_K, classes)))
+    if top_k not in map(str, range(1, classes + 1)):
+        raise RequestError(
+            400, "parameter_out_of_range", f"top_k is {top_k[:50]!r}; expected one whole number from 1 to {classes}"
+        )
+    return classifier, int(top_k)

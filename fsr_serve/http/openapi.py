@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from fsr_serve import schemas
+from fsr_serve.http.admin import LoadRequest
 from fsr_serve.http.body import IMAGE_TYPES
 from fsr_serve.http.open_inference import JSON_BYTES_HEADER
 from fsr_serve.http.open_inference_tensors import InferRequest
@@ -19,6 +20,7 @@ from fsr_serve.http.openapi_parts import (
     json_content,
     operation,
     path_parameter,
+    query,
     reference,
 )
 from fsr_serve.http.waiting import TIMEOUT_HEADER
@@ -36,21 +38,20 @@ SCHEMAS = (
     schemas.ModelReadiness,
     InferRequest,
     schemas.InferAnswer,
-    schemas.AdminModels,
-    schemas.LoadRequest,
-    schemas.ModelChange,
+    schemas.Models,
+    LoadRequest,
+    schemas.LoadedModel,
 )
 
 FILE: Json = {"type": "string", "format": "binary"}
 
 TIMEOUT = header(TIMEOUT_HEADER, {"type": "integer", "minimum": 1}, "Deadline, from the end of the body.")
 REQUEST_ID = header("X-Request-ID", {"type": "string"}, "Kept and sent back where it is a plain one.")
-TOP_K: Json = {
-    "name": "top_k",
-    "in": "query",
-    "schema": {"type": "integer", "minimum": 1},
-    "description": "How many classes are listed; at most all, by default 5.",
-}
+QUERY = [
+    query("top_k", {"type": "integer", "minimum": 1}, "How many classes are listed; at most all, by default 5."),
+    query("model", {"type": "string"}, "Refused with 404 where another one serves."),
+    query("version", {"type": "string"}, "Refused with 404 where another one serves."),
+]
 
 WAITED: Errors = {
     429: ("queue_full", "deadline_unreachable"),
@@ -59,6 +60,7 @@ WAITED: Errors = {
 }
 FILE_FAULTS = ("empty_image", "unreadable_image", "damaged_image")
 BODY_FAULTS = ("malformed_multipart", "malformed_json", "invalid_base64", "no_images")
+UNKNOWN = ("unknown_model", "unknown_version")
 QUERY_FAULTS = ("parameter_out_of_range", "unknown_parameter")
 
 
@@ -86,9 +88,9 @@ def _classify() -> Json:
             summary,
             schemas.Answer,
             scope="infer",
-            parameters=[TOP_K, TIMEOUT, REQUEST_ID],
+            parameters=[*QUERY, TIMEOUT, REQUEST_ID],
             content=content,
-            errors={408: ("body_too_slow",), **faults, **WAITED, **INTERNAL},
+            errors={404: UNKNOWN, 408: ("body_too_slow",), **faults, **WAITED, **INTERNAL},
         )
 
     image: Json = {"schema": FILE}
@@ -171,49 +173,51 @@ def _infer(name: str, parameters: list[Json]) -> Operation:
 
 
 def _admin() -> Json:
-    name = path_parameter("name")
-    change = {
-        400: ("malformed_request", "incomplete_body"),
-        404: ("unknown_model", "unknown_version"),
-        408: ("body_too_slow",),
-        409: ("busy", "no_previous", "bad_version"),
-        413: ("body_too_large",),
-        **INTERNAL,
-        503: ("state_unwritable",),
-        504: ("workers_did_not_follow",),
-    }
+    def change(name: str, summary: str, faults: Errors, content: Json | None = None) -> Json:
+        errors: Errors = {
+            400: ("malformed_request", "incomplete_body"),
+            408: ("body_too_slow",),
+            413: ("body_too_large",),
+            **faults,
+            **INTERNAL,
+            503: ("draining", "state_unwritable"),
+            504: ("workers_did_not_follow",),
+        }
+        return {
+            "post": operation(
+                name,
+                summary,
+                schemas.LoadedModel,
+                scope="admin",
+                parameters=[path_parameter("name"), REQUEST_ID],
+                content=content,
+                is_content_needed=False,
+                errors=errors,
+            )
+        }
+
     return {
         "/admin/models": {
             "get": operation(
                 "admin_models",
                 "Which versions there are, and which one every worker serves",
-                schemas.AdminModels,
+                schemas.Models,
                 scope="admin",
                 parameters=[REQUEST_ID],
                 errors=INTERNAL,
             )
         },
-        "/admin/models/{name}/load": {
-            "post": operation(
-                "load_version",
-                "Serve a version, by default the greatest; a bad one is refused and nothing changes",
-                schemas.ModelChange,
-                scope="admin",
-                parameters=[name, REQUEST_ID],
-                content=json_content(reference(schemas.LoadRequest)),
-                errors=change,
-            )
-        },
-        "/admin/models/{name}/rollback": {
-            "post": operation(
-                "roll_back",
-                "Serve the version before",
-                schemas.ModelChange,
-                scope="admin",
-                parameters=[name, REQUEST_ID],
-                errors=change,
-            )
-        },
+        "/admin/models/{name}/load": change(
+            "load",
+            "Serve a version, by default the greatest; a bad one is refused and nothing changes",
+            {404: UNKNOWN, 409: ("busy", "bad_version")},
+            json_content(reference(LoadRequest)),
+        ),
+        "/admin/models/{name}/rollback": change(
+            "rollback",
+            "Serve the version before; the body is empty",
+            {404: ("unknown_model",), 409: ("busy", "bad_version", "no_previous")},
+        ),
     }
 
 

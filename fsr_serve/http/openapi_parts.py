@@ -42,6 +42,7 @@ def operation(
     scope: Scope | None = None,
     parameters: list[Json] | None = None,
     content: Json | None = None,
+    is_content_needed: bool = True,
     errors: Errors | None = None,
     is_plain: bool = False,
 ) -> Operation:
@@ -50,7 +51,7 @@ def operation(
     if parameters:
         found["parameters"] = parameters
     if content is not None:
-        found["requestBody"] = {"required": True, "content": content}
+        found["requestBody"] = {"required": is_content_needed, "content": content}
     if scope is not None:
         found["security"] = [{"key": [scope]}, *([{}] if scope in OPEN_WITHOUT_KEYS else [])]
     all_errors = _together(errors or {}, OF_KEYS if scope is not None else {})
@@ -70,6 +71,10 @@ def reference(kind: type) -> Json:
 
 def header(name: str, schema: Json, description: str) -> Json:
     return {"name": name, "in": "header", "schema": schema, "description": description}
+
+
+def query(name: str, schema: Json, description: str) -> Json:
+    return {**header(name, schema, description), "in": "query"}
 
 
 def path_parameter(name: str) -> Json:

@@ -1,4 +1,4 @@
-"""The attack that training crafts its images with: gradient ascent on any loss, from any start.
+"""The one loop of every gradient attack: ascent on any loss, from any start.
 
 `pgd`, N-FGSM and friendly adversarial training differ only in start, steps and patience.
 """
@@ -47,3 +47,17 @@ def ascend(
             left = torch.where(is_wrong, (left - 1).clamp(min=0), left)
         adversarial = torch.clamp(adversarial + step, lower, upper)
     return adversarial.detach()
+
+
+def n_fgsm(aim: Callable[[Tensor], Aim], images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
+    """One step of epsilon from U(-2 epsilon, 2 epsilon) noise, not projected (de Jorge et al., NeurIPS 2022).
+
+    For training only: the result lies in [0, 1], but up to 3 epsilon from the image.
+    """
+    noisy = (images + uniform_like(images, 2 * epsilon)).clamp(0, 1)
+    return ascend(aim, noisy, labels, start=noisy, epsilon=epsilon, step_size=epsilon, steps=1)
+
+
+def uniform_like(images: Tensor, bound: float) -> Tensor:
+    """Noise from U(-bound, bound) of the images' shape."""
+    return torch.empty_like(images).uniform_(-bound, bound)

@@ -1,8 +1,8 @@
-"""L-infinity gradient attacks: FGSM, PGD, margin PGD ("C&W"), and the noisy FGSM used for training.
+"""L-infinity gradient attacks on a model: FGSM, PGD, and margin PGD ("C&W").
 
 Every attack takes images (n, 3, h, w) in [0, 1] and labels (n,), and returns images of the same shape,
-detached, within [0, 1] and (but for `n_fgsm`) within `epsilon` of the originals. Perturbations live in
-pixel coordinates. The caller puts the model in eval mode.
+detached, within [0, 1] and within `epsilon` of the originals. Perturbations live in pixel coordinates. The caller
+puts the model in eval mode.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from training.attacks.ascent import Aim, ascend, uniform_like
 
 Model = Callable[[Tensor], Tensor]
 Attack = Callable[[Model, Tensor, Tensor], Tensor]
@@ -35,13 +37,6 @@ def best_other(logits: Tensor, labels: Tensor) -> Tensor:
     return logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
 
 
-def gradient_sign(model: Model, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """Sign of the gradient of the summed loss with respect to the images."""
-    images = images.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(model(images), labels).sum(), images)
-    return gradient.sign()
-
-
 def pgd(
     model: Model,
     images: Tensor,
@@ -59,14 +54,15 @@ def pgd(
     It begins at the images plus `start`, which by default is drawn from U(-epsilon, epsilon), or zero without
     `random_start`.
     """
-    lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     if start is None:
-        start = torch.empty_like(images).uniform_(-epsilon, epsilon) if random_start else torch.zeros(())
-    adversarial = torch.clamp(images + start.to(images), lower, upper)
-    for _ in range(steps):
-        direction = gradient_sign(model, adversarial, labels, loss)
-        adversarial = torch.clamp(adversarial + step_size * direction, lower, upper)
-    return adversarial.detach()
+        start = uniform_like(images, epsilon) if random_start else torch.zeros(())
+
+    def aim(attacked: Tensor) -> Aim:
+        logits = model(attacked)
+        return Aim(loss(logits, labels), logits)
+
+    begin = images + start.to(images)
+    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
 
 
 def fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
@@ -88,13 +84,3 @@ def cw(
         random_start=random_start,
         loss=margin,
     )
-
-
-def n_fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:
-    """One step of epsilon from U(-2 epsilon, 2 epsilon) noise, not projected (de Jorge et al., NeurIPS 2022).
-
-    For training only: the result lies in [0, 1], but up to 3 epsilon from the image.
-    """
-    noisy = (images + torch.empty_like(images).uniform_(-2 * epsilon, 2 * epsilon)).clamp(0, 1)
-    direction = gradient_sign(model, noisy, labels, cross_entropy)
-    return (noisy + epsilon * direction).clamp(0, 1)

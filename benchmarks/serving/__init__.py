@@ -1,0 +1,1 @@
+"""What serving costs: this server beside its peers, in one run on one machine."""

@@ -1,0 +1,52 @@
+"""/admin/models: which version serves."""
+
+import asyncio
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from fsr_serve.errors import RequestError
+from fsr_serve.http.body import read_body
+from fsr_serve.schemas import Models
+from fsr_serve.server import Server
+
+MAX_BODY_BYTES = 4096
+
+
+class LoadRequest(BaseModel):
+    """The version to serve; the greatest there is when null."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: int | None = Field(default=None, ge=0, le=10**9)
+
+
+async def models(request: Request) -> Response:
+    server: Server = request.state.server
+    answer: Models = {"models": [await asyncio.to_thread(server.control.state)]}
+    return JSONResponse(answer)
+
+
+async def load(request: Request) -> Response:
+    """Answers when every worker serves the version; after an error every one serves what it served before."""
+    server: Server = request.state.server
+    body = await read_body(request, MAX_BODY_BYTES)
+    try:
+        asked = LoadRequest.model_validate_json(body or b"{}")
+    except ValidationError as error:
+        reasons = "; ".join(part["msg"] for part in error.errors(include_input=False, include_url=False))
+        raise RequestError(
+            400, "malformed_request", f'the body is no request to load: {reasons}; expected {{"version": NUMBER}}'
+        ) from error
+    server.check_not_draining()
+    return JSONResponse(await asyncio.to_thread(server.control.load, request.path_params["name"], asked.version))
+
+
+async def rollback(request: Request) -> Response:
+    """Answers as `load` does."""
+    server: Server = request.state.server
+    if await read_body(request, MAX_BODY_BYTES):
+        raise RequestError(400, "malformed_request", "a rollback has no parameters; expected an empty body")
+    server.check_not_draining()
+    return JSONResponse(await asyncio.to_thread(server.control.rollback, request.path_params["name"]))

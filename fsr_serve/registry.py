@@ -1,0 +1,164 @@
+"""The versions of one model that a worker holds, and how the one that serves changes while requests go on."""
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from fsr_serve.artifact import MODEL_FILE, find_model, read_version, versions_of
+from fsr_serve.classifier import Classifier
+from fsr_serve.errors import ArtifactError, FsrError, StateError
+from fsr_serve.metrics import Metrics
+from fsr_serve.session import open_session
+from fsr_serve.settings import Settings
+from fsr_serve.signature import verify_signature
+from fsr_serve.wanted import Wanted, WantedFile
+from fsr_serve.workers import Report, Worker
+
+logger = logging.getLogger("fsr_serve")
+
+WATCH_SECONDS = 0.1
+
+
+def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classifier:
+    """Verify a model version, open a session on it and warm it. Raises StartupError saying what is wrong."""
+    version = read_version(path)
+    if settings.require_signature is not None:
+        verify_signature(version.path, settings.require_signature)
+    session = open_session(
+        version.path / MODEL_FILE,
+        runtime=settings.runtime,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.session_threads,
+    )
+    classifier = Classifier(version, session, settings, metrics)
+    classifier.warm()
+    return classifier
+
+
+class Registry:
+    """The version that serves and the one before it, which is kept so that going back takes no time.
+
+    Starts with the version that is wanted, or else with the greatest there is; the workers of one server start with
+    the same, also those that come back later. Raises StartupError when that cannot serve.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, worker: Worker) -> None:
+        self._open: Callable[[Path], Classifier] = lambda path: open_classifier(path, settings, metrics)
+        self._folder = find_model(settings.models, settings.model)
+        self._worker = worker
+        self._lock = threading.Lock()
+        self.file = WantedFile(settings.state_folder, self.name)
+        start_file = WantedFile(worker.folder / "start", self.name)
+        start = start_file.read()
+        self._followed = self.file.read() or start or Wanted(version=max(self.available()))
+        self.current = self._load(self._followed)
+        self.previous: Classifier | None = None
+        self._candidate: Classifier | None = None
+        self._start = start or Wanted(version=self.current.version.version, sha256=self.current.version.sha256)
+        if start is None:
+            start_file.write(self._start)
+        self._report()
+
+    @property
+    def name(self) -> str:
+        return self._folder.name
+
+    @property
+    def wanted(self) -> Wanted:
+        """What this worker follows."""
+        return self._followed
+
+    def available(self) -> list[int]:
+        """Numbers of the versions on disk, rising; whether they are whole is not looked at."""
+        return list(versions_of(self._folder))
+
+    def prepare(self, number: int) -> Classifier:
+        """Verify version `number` as it is on disk now; open and warm it unless it is held. Nothing serves it yet.
+
+        Raises StartupError saying what is wrong with it.
+        """
+        with self._lock:
+            on_disk = read_version(self._path(number))
+            exact = Wanted(version=number, sha256=on_disk.sha256)
+            self._candidate = self._find_held(exact) or self._load(exact)
+            return self._candidate
+
+    def follow(self) -> None:
+        """Serve what is wanted, if that has changed, and report it. What serves goes on when that fails."""
+        with self._lock:
+            try:
+                wanted = self.file.read() or self._start
+            except StateError as error:
+                logger.error("%s", error)
+                return
+            if wanted == self._followed:
+                return
+            error_text = None
+            try:
+                self._serve(self._find_held(wanted) or self._load(wanted))
+            except FsrError as error:
+                error_text = str(error)
+                logger.error("version %s is wanted and does not serve: %s", wanted.version, error)
+            except Exception:
+                error_text = f"version {wanted.version} cannot be loaded; the log of the server has the details"
+                logger.exception("version %s is wanted and does not serve", wanted.version)
+            self._followed = wanted
+            self._report(error_text)
+
+    def follow_always(self) -> None:
+        """In a thread of its own, until the process ends."""
+
+        def watch() -> None:
+            pause = threading.Event()
+            while not pause.wait(WATCH_SECONDS):
+                self.follow()
+
+        threading.Thread(target=watch, name="follow", daemon=True).start()
+
+    def close(self) -> None:
+        """Admit nothing from now on."""
+        for classifier in self._held():
+            classifier.batcher.close()
+
+    def _held(self) -> list[Classifier]:
+        return [held for held in (self.current, self.previous, self._candidate) if held is not None]
+
+    def _find_held(self, wanted: Wanted) -> Classifier | None:
+        return next((held for held in self._held() if wanted.is_met_by(held.version)), None)
+
+    def _load(self, wanted: Wanted) -> Classifier:
+        found = self._open(self._path(wanted.version))
+        if not wanted.is_met_by(found.version):
+            raise ArtifactError(
+                f"{found.version.path} has a manifest of SHA-256 {found.version.sha256}; the version that is wanted "
+                f"has {wanted.sha256}: it was replaced. Restore it, or load another one"
+            )
+        return found
+
+    def _path(self, number: int) -> Path:
+        folders = versions_of(self._folder)
+        if number not in folders:
+            raise ArtifactError(
+                f"there is no version {number} in {self._folder}; expected one of {', '.join(map(str, folders))}. "
+                f"Put it there, or change {self.file.path}, which asks for it"
+            )
+        return folders[number]
+
+    def _serve(self, classifier: Classifier) -> None:
+        self._candidate = None
+        if classifier is not self.current:
+            self.previous, self.current = self.current, classifier  # a request sees the one or the other, whole
+
+    def _report(self, error: str | None = None) -> None:
+        serving = self.current
+        report = Report(
+            model=self.name,
+            version=serving.version.version,
+            sha256=serving.version.sha256,
+            **serving.engine,
+            wanted=self._followed,
+            error=error,
+        )
+        self._worker.report(report)

@@ -1,0 +1,62 @@
+"""Which version of a model is to serve: one small file, which every worker watches.
+
+Nothing but a call of the admin API writes it; it may also be written by hand, {"version": 2} is enough.
+"""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fsr_serve.artifact import ModelVersion
+from fsr_serve.errors import StateError
+from fsr_serve.files import write_atomically
+
+
+class Wanted(BaseModel):
+    """`sha256`, where given, is of the manifest that the version must have; `previous` is what a rollback goes to.
+
+    `call` tells one call of the admin API from another that asks for the same.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: int = Field(ge=0)
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    previous: int | None = Field(default=None, ge=0)
+    call: str | None = None
+
+    def is_met_by(self, version: ModelVersion) -> bool:
+        return self.version == version.version and self.sha256 in (None, version.sha256)
+
+
+class WantedFile:
+    """The wanted version of one model in the folder `state`."""
+
+    def __init__(self, state: Path, model: str) -> None:
+        self.path = state / f"{model}.json"
+
+    def read(self) -> Wanted | None:
+        """None where nobody asked for a version. Raises StateError when the file cannot be read."""
+        try:
+            return Wanted.model_validate_json(self.path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValidationError) as error:
+            raise StateError(
+                f'{self.path} cannot be read: {error}; expected {{"version": NUMBER}}. Mend it, or remove it to '
+                "serve the greatest version"
+            ) from error
+
+    def write(self, wanted: Wanted | None) -> None:
+        """Ask every worker for this, for what they started with when None. Raises StateError, asking nothing."""
+        try:
+            if wanted is None:
+                self.path.unlink(missing_ok=True)
+            else:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(self.path, wanted.model_dump_json(exclude_none=True).encode() + b"\n")
+        except OSError as error:
+            raise StateError(
+                f"{self.path} cannot be written ({error.strerror}), so nothing was changed; expected a folder with "
+                "room that the server may write, named by FSR_STATE"
+            ) from error

@@ -1,0 +1,103 @@
+"""Every choice of a recipe is an option, preset by it; what makes no sense is refused before anything is written."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import training_arguments
+
+from training.arguments import parse
+from training.command import ArgumentError, run
+from training.data_sets import DATA_SETS
+from training.recipes import RECIPES, Recipe
+
+GIVEN = ["--data", "x", "--out", "y"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_without_options_the_recipe_is_the_preset(name):
+    arguments = parse([*GIVEN, "--recipe", name])
+    assert (arguments.recipe_name, arguments.recipe) == (name, RECIPES[name])
+    assert parse(["--recipe=" + name, *GIVEN]) == arguments
+    assert parse(GIVEN).recipe == RECIPES["fast"]
+
+
+def test_every_choice_of_a_recipe_is_an_option(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(Recipe):
+        assert f"--{field.name.replace('_', '-')} " in shown or f"--{field.name.replace('_', '-')}," in shown
+
+
+def test_what_a_recipe_has_can_be_changed_and_switched_off():
+    changes = ["--awp", "None", "--ema-decay", "None", "--no-nesterov", "--drops", "0.5", "--patience", "3"]
+    assert parse([*GIVEN, "--recipe", "strong", *changes]).recipe == dataclasses.replace(
+        RECIPES["strong"], awp=None, ema_decay=None, nesterov=False, drops=(0.5,), patience=3
+    )
+
+
+def test_a_recipe_is_preset_for_the_data_set_and_can_be_changed_from_there():
+    svhn = ["--data", "svhn", "--out", "y", "--recipe", "paper"]
+    assert parse(svhn).recipe == DATA_SETS["svhn"].adapt(RECIPES["paper"])
+    changed = parse([*svhn, "--augmentation", "crop_flip"]).recipe
+    assert (changed.augmentation, changed.step_share) == ("crop_flip", 1 / 8)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "0"], "epochs is 0; expected 1 or more"),
+        (["--epsilon", "8"], "epsilon is 8.0; expected above 0 and at most 1"),
+        (["--label-smoothing", "1"], "label_smoothing is 1.0; expected 0 or more and less than 1"),
+        (["--friendly", "1"], "expected the attack pgd"),
+        (["--epohcs", "3"], "Unrecognized options: --epohcs"),
+        (["--recipe", "slow"], "invalid choice 'slow' for argument '--recipe'"),
+        (["--epochs", "None"], "--epochs"),
+    ],
+)
+def test_the_command_line_is_refused_by_name(capsys, given, message):
+    with pytest.raises(SystemExit) as stopped:
+        parse([*GIVEN, *given])
+    assert stopped.value.code != 0
+    shown = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert message in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--data", "DATA", "--out", "OUT", "--held-out", "600"], "error: cannot hold out 600 of 600"),
+        (["--data", "DATA", "--out", "OUT", "--held-out", "500"], "error: 100 images are left to train on; expected"),
+        (["--data", "DATA", "--out", "OUT", "--model", "alexnet"], "error: model is 'alexnet'; expected one of"),
+        (["--data", "OUT/none", "--out", "OUT"], "error: cannot load data"),
+    ],
+)
+def test_the_command_refuses_bad_input_without_a_trace_or_a_folder(tiny_data, tmp_path, given, message):
+    out = tmp_path / "out"
+    given = [text.replace("DATA", str(tiny_data)).replace("OUT", str(out)) for text in given]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "training", *given], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"mask": "none"}, "mask is 'none' and lambda_sep 1.0; .* choose lambda_sep 0"),
+        ({"recalibration": False}, "recalibration is off and lambda_rec 1.0; .* choose lambda_rec 0"),
+        ({"rival": "cas"}, "rival is 'cas' with model 'resnet18' and fsr True; expected resnet18 without FSR"),
+        ({"extra_fraction": 0.5}, "extra is None and extra_fraction 0.5; expected both or neither"),
+    ],
+)
+def test_choices_that_do_not_go_together_are_refused(tiny_data, tmp_path, given, message):
+    with pytest.raises(ArgumentError, match=message):
+        run(training_arguments(tiny_data, tmp_path / "run", **given))
+    assert not (tmp_path / "run").exists()

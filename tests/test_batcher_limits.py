@@ -1,0 +1,66 @@
+"""What a batcher refuses: a full queue, deadlines that cannot be met, and everything once it is closed."""
+
+import asyncio
+
+from batching import ask, in_a_loop, refusal, settle, waiting
+
+
+@in_a_loop
+async def test_a_full_queue_answers_429_and_when_to_come_back(batcher, session, registry):
+    requests = [ask(batcher, 1)]
+    await session.has_started()
+    requests += [ask(batcher, *range(4)), ask(batcher, *range(8))]  # the first four leave the queue for the second slot
+    await settle()
+    error = await refusal(ask(batcher, 9))
+    assert (error.status, error.code, error.retry_after_seconds) == (429, "queue_full", 1)
+    assert "8 images wait already; at most 8 may" in error.message
+    session.let_go()
+    await asyncio.gather(*requests)
+    await ask(batcher, 9)
+    assert registry.get_sample_value("fsr_rejected_total", {"reason": "queue_full"}) == 1
+
+
+@in_a_loop
+async def test_a_deadline_that_cannot_be_met_is_refused_with_the_time_the_queue_takes(batcher, session):
+    batcher.batch_time.observe(1, 2.0)
+    running = ask(batcher, 1)
+    await session.has_started()
+    error = await refusal(ask(batcher, 2, seconds=3))
+    assert (error.status, error.code, error.retry_after_seconds) == (429, "deadline_unreachable", 2)
+    patient = ask(batcher, 3, seconds=5)
+    await settle()
+    session.let_go()
+    await asyncio.gather(running, patient)
+    assert session.batches == [[1], [3]]
+
+
+@in_a_loop
+async def test_an_idle_server_tries_whatever_it_expects(batcher, session):
+    batcher.batch_time.observe(1, 1000.0)
+    session.let_go()
+    await ask(batcher, 1)
+
+
+@in_a_loop
+async def test_what_expires_in_the_queue_gets_504_and_is_never_computed(batcher, session, registry):
+    running = ask(batcher, 1)
+    await session.has_started()
+    error = await refusal(ask(batcher, 2, seconds=0.01))
+    assert (error.status, error.code) == (504, "deadline_exceeded")
+    assert waiting(registry) == 0
+    session.let_go()
+    await running
+    assert session.batches == [[1]]
+
+
+@in_a_loop
+async def test_a_closed_batcher_refuses_with_503_and_finishes_what_it_took(batcher, session):
+    requests = [ask(batcher, 1)]
+    await session.has_started()
+    requests.append(ask(batcher, 2))
+    await settle()
+    batcher.close()
+    error = await refusal(ask(batcher, 3))
+    assert (error.status, error.code) == (503, "draining")
+    session.let_go()
+    assert [answer.logits[0, 0] for answer in await asyncio.gather(*requests)] == [1, 2]

@@ -1,0 +1,299 @@
+"""Which version serves is changed in every worker or in none, while requests go on."""
+
+import hashlib
+import json
+import os
+import shutil
+import threading
+
+import pytest
+from conftest import picture
+from starlette.testclient import TestClient
+
+from fsr_serve.errors import StartupError, StateError
+from fsr_serve.http.app import create_app
+from fsr_serve.server import Server
+from fsr_serve.workers import Worker, make_folder
+
+ADMIN = {"Authorization": "Bearer open sesame"}
+PNG = {"Content-Type": "image/png"}
+
+
+@pytest.fixture
+def several(settings, models, tmp_path):
+    """Settings for a folder of models with the versions 1, 2 and 3, which differ in their manifests only."""
+    folder = tmp_path / "models" / "colours"
+    for number in (1, 2, 3):
+        add_version(models, folder, number)
+    keys = add_keys(tmp_path / "keys.toml")
+    return settings.model_copy(update={"models": folder.parent, "keys": keys, "threads": 1, "max_batch_images": 2})
+
+
+def add_keys(path):
+    """A file with the key "open sesame" for everything."""
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    path.write_text(f'[keys.boss]\nsha256 = "{digest}"\nscopes = ["admin", "evidence", "infer", "metrics"]\n')
+    return path
+
+
+def add_version(models, folder, number):
+    version = shutil.copytree(models / "colours" / "1", folder / str(number))
+    manifest = json.loads((version / "manifest.json").read_text())
+    manifest["training"]["copy"] = number
+    content = json.dumps(manifest).encode()
+    (version / "manifest.json").write_bytes(content)
+    (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
+    return version
+
+
+def ask(server, method, path, **options):
+    with TestClient(create_app(lambda: server), headers=ADMIN) as client:
+        return client.request(method, path, **options)
+
+
+def load(server, number=None):
+    return ask(server, "POST", "/admin/models/colours/load", json={} if number is None else {"version": number})
+
+
+def rollback(server):
+    return ask(server, "POST", "/admin/models/colours/rollback")
+
+
+def served(server, **query):
+    answer = ask(server, "POST", "/classify", params=query, content=picture("red"), headers=PNG).json()
+    return answer["model"]["version"]
+
+
+@pytest.fixture
+def server(several):
+    return Server.start(several, Worker(make_folder()))
+
+
+@pytest.fixture
+def two(several):
+    """Two workers of one server, the second with a thread that watches."""
+    folder = make_folder()
+    first, second = (Server.start(several, Worker(folder)) for _ in range(2))
+    second.registry.follow_always()
+    return first, second
+
+
+def test_the_greatest_version_serves_until_another_one_is_loaded(server):
+    assert served(server) == 3
+    answer = load(server, 1)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {
+        "name": "colours",
+        "version": 1,
+        "sha256": server.classifier.version.sha256,
+        "previous": 3,
+        "workers": 1,
+    }
+    assert served(server) == 1
+
+
+def test_without_a_number_the_greatest_version_on_disk_is_loaded(server, several, models):
+    add_version(models, several.models / "colours", 12)
+    assert load(server).json()["version"] == 12
+
+
+def test_a_rollback_goes_back_and_a_second_one_comes_back(server):
+    load(server, 1)
+    assert rollback(server).json()["version"] == served(server) == 3
+    assert rollback(server).json()["version"] == served(server) == 1
+
+
+def test_a_rollback_works_though_the_version_is_gone_from_disk(server, several):
+    load(server, 1)
+    shutil.rmtree(several.models / "colours" / "3")
+    assert rollback(server).status_code == 200
+    assert served(server) == 3
+
+
+def test_a_rollback_needs_a_version_before(server):
+    answer = rollback(server)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_previous")
+
+
+def test_every_worker_follows_before_the_call_returns(two):
+    first, second = two
+    assert load(first, 2).json()["workers"] == 2
+    assert (served(first), served(second)) == (2, 2)
+
+
+def test_a_worker_that_comes_later_starts_with_what_the_others_serve(several, models):
+    folder = make_folder()
+    first = Server.start(several, Worker(folder))
+    add_version(models, several.models / "colours", 4)
+    assert served(Server.start(several, Worker(folder))) == served(first) == 3
+
+
+def test_what_was_loaded_serves_again_after_a_restart(server, several):
+    load(server, 1)
+    restarted = Server.start(several, Worker(make_folder()))
+    assert served(restarted) == 1
+    assert rollback(restarted).json()["version"] == 3
+
+
+def test_the_state_file_may_be_written_by_hand(server, several):
+    folder = several.models / ".state"
+    folder.mkdir()
+    (folder / "colours.json").write_text('{"version": 2}')
+    server.registry.follow()
+    assert served(server) == 2
+
+
+def damage(version):
+    content = bytearray((version / "model.onnx").read_bytes())
+    content[100] ^= 1
+    (version / "model.onnx").write_bytes(content)
+
+
+def truncate(version):
+    os.truncate(version / "model.onnx", 100)
+
+
+def unlist(version):
+    (version / "extra.txt").write_text("not in the manifest")
+
+
+def empty(version):
+    shutil.rmtree(version)
+    version.mkdir()
+
+
+@pytest.mark.parametrize("spoil", [damage, truncate, unlist, empty])
+def test_a_bad_version_changes_nothing_and_says_why(two, several, spoil):
+    spoil(several.models / "colours" / "2")
+    answer = load(two[0], 2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "bad_version")
+    assert "colours/2" in answer.json()["error"]["message"]
+    assert "Version 3 serves on" in answer.json()["error"]["message"]
+    assert [served(server) for server in two] == [3, 3]
+    assert not (several.models / ".state").exists()
+
+
+def test_when_one_worker_cannot_load_it_all_go_back(two, several, monkeypatch):
+    def fail(path):
+        raise StartupError("there is no memory left")
+
+    monkeypatch.setattr(two[1].registry, "_open", fail)
+    answer = load(two[0], 2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "bad_version")
+    assert "no memory left" in answer.json()["error"]["message"]
+    assert [served(server) for server in two] == [3, 3]
+    assert served(Server.start(several, Worker(make_folder()))) == 3
+
+
+def test_when_one_worker_is_silent_all_go_back(two, several, monkeypatch):
+    monkeypatch.setattr("fsr_serve.model_control.FOLLOW_SECONDS", 0.5)
+    silent = Worker(two[0].registry._worker.folder)
+    answer = load(two[0], 2)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "workers_did_not_follow")
+    assert served(two[0]) == 3
+    silent.leave()
+    assert load(two[0], 2).status_code == 200, "a worker that is gone is not waited for"
+
+
+def test_a_state_folder_that_cannot_be_written_changes_nothing(several, tmp_path):
+    (tmp_path / "no folder").write_text("")
+    server = Server.start(several.model_copy(update={"state": tmp_path / "no folder" / "state"}), Worker(make_folder()))
+    answer = load(server, 1)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unwritable")
+    assert "FSR_STATE" in answer.json()["error"]["message"]
+    assert served(server) == 3
+
+
+def test_a_broken_state_file_stops_a_start_and_not_a_server(server, several):
+    load(server, 1)
+    (several.models / ".state" / "colours.json").write_text("{")
+    server.registry.follow()
+    assert served(server) == 1
+    with pytest.raises(StateError, match=r"colours.json cannot be read"):
+        Server.start(several, Worker(make_folder()))
+
+
+def test_a_version_that_was_replaced_is_not_served_in_the_place_of_the_one_that_was_loaded(server, several):
+    load(server, 2)
+    folder = several.models / "colours"
+    shutil.rmtree(folder / "2")
+    shutil.copytree(folder / "3", folder / "2")
+    with pytest.raises(StartupError, match="it was replaced"):
+        Server.start(several, Worker(make_folder()))
+    assert load(server, 2).status_code == 200, "asked for again, it is what is there now"
+    assert served(server) == 2
+
+
+def test_two_calls_at_once_do_not_mix(two, monkeypatch):
+    opening, go_on = threading.Event(), threading.Event()
+    open_ = two[0].registry._open
+
+    def slowly(path):
+        opening.set()
+        go_on.wait()
+        return open_(path)
+
+    monkeypatch.setattr(two[0].registry, "_open", slowly)
+    answers = []
+    first = threading.Thread(target=lambda: answers.append(load(two[0], 1)))
+    first.start()
+    opening.wait()
+    second = load(two[1], 2)
+    go_on.set()
+    first.join()
+    assert (second.status_code, second.json()["error"]["code"]) == (409, "busy")
+    assert answers[0].json()["version"] == 1
+
+
+def test_a_request_may_name_the_model_and_the_version_it_means(server):
+    assert served(server, model="colours", version="3") == 3
+    for query, code in (({"version": "1"}, "unknown_version"), ({"model": "cats"}, "unknown_model")):
+        answer = ask(server, "POST", "/classify", params=query, content=picture("red"), headers=PNG)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, code)
+
+
+def test_the_admin_sees_what_serves_and_what_could(two):
+    load(two[0], 1)
+    (found,) = ask(two[1], "GET", "/admin/models").json()["models"]
+    assert found == {
+        "name": "colours",
+        "version": 1,
+        "sha256": two[0].classifier.version.sha256,
+        "previous": 3,
+        "available": [1, 2, 3],
+        "workers": [{"worker": 0, "version": 1, "error": None}, {"worker": 1, "version": 1, "error": None}],
+    }
+
+
+BAD_CALLS = {
+    "unknown version": ("load", {"json": {"version": 9}}, 404, "expected one of 1, 2, 3"),
+    "version as text": ("load", {"json": {"version": "2"}}, 400, 'expected {"version": NUMBER}'),
+    "negative version": ("load", {"json": {"version": -1}}, 400, 'expected {"version": NUMBER}'),
+    "misspelt": ("load", {"json": {"vresion": 2}}, 400, 'expected {"version": NUMBER}'),
+    "no JSON": ("load", {"content": b"\xff"}, 400, 'expected {"version": NUMBER}'),
+    "too long": ("load", {"content": b" " * 5000}, 413, "4096"),
+    "rollback with a body": ("rollback", {"json": {"version": 1}}, 400, "expected an empty body"),
+}
+
+
+@pytest.mark.parametrize(("call", "options", "status", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
+def test_a_bad_call_is_a_4xx_that_says_what_is_expected(server, call, options, status, message):
+    answer = ask(server, "POST", f"/admin/models/colours/{call}", **options)
+    assert answer.status_code == status
+    assert message in answer.json()["error"]["message"]
+    assert served(server) == 3
+
+
+def test_another_model_is_not_found(server):
+    for call in ("load", "rollback"):
+        answer = ask(server, "POST", f"/admin/models/cats/{call}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_model")
+
+
+def test_metrics_name_only_the_versions_that_serve(two):
+    for number in (1, 2, 3, 1):
+        load(two[0], number)
+    text = ask(two[0], "GET", "/metrics").text
+    (line,) = [line for line in text.splitlines() if line.startswith("fsr_model_info{")]
+    assert 'version="1"' in line
+    assert line.endswith(" 2.0"), "two workers"
