@@ -1,6 +1,7 @@
 """Encoded pictures -> pixels of the size that the network takes. Everything is bounded before memory is spent."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,9 @@ from PIL import ExifTags, Image
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
+
+# Python keeps every text that was warned of, and these hold numbers that clients choose
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 

@@ -1,6 +1,27 @@
-"""Shapes of the JSON answers."""
+"""Shapes of the JSON that the server takes and answers; `/openapi.json` is made of them."""
 
-from typing import TypedDict
+from typing import Annotated, NotRequired
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict  # typing's own is not enough for pydantic on Python 3.11
+
+Base64 = Annotated[str, Field(json_schema_extra={"contentEncoding": "base64"})]
+
+
+class OneImage(TypedDict):
+    """The file, base64."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    image: Base64
+
+
+class SeveralImages(TypedDict):
+    """The files, base64."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[misc]
+
+    images: list[Base64]
 
 
 class ClassProbability(TypedDict):
@@ -32,6 +53,18 @@ class RequestErrorDetail(ErrorDetail):
     request_id: str
 
 
+class ErrorAnswer(TypedDict):
+    """A refused request."""
+
+    error: RequestErrorDetail
+
+
+class PlainErrorAnswer(TypedDict):
+    """A refused request, as the Open Inference Protocol has it."""
+
+    error: str
+
+
 class ModelIdentity(TypedDict):
     """Which model version answered; `sha256` is its manifest's."""
 
@@ -53,6 +86,68 @@ class Answer(TypedDict):
     request_id: str
     predictions: list[Prediction | RefusedImage]
     seconds: dict[str, float]
+
+
+class Liveness(TypedDict):
+    live: bool
+
+
+class Readiness(Engine):
+    ready: bool
+    model: ModelIdentity
+
+
+class ServerMetadata(TypedDict):
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class TensorMetadata(TypedDict):
+    """-1 stands for any number of images."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelParameters(Engine):
+    sha256: str
+
+
+class ModelMetadata(TypedDict):
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: ModelParameters
+
+
+class ModelReadiness(TypedDict):
+    name: str
+    ready: bool
+
+
+class BinaryParameters(TypedDict):
+    binary_data_size: int
+
+
+class OutputTensor(TypedDict):
+    """FP32 logits, or BYTES `value:index:label`; binary data stands after the JSON, in the place of `data`."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: NotRequired[list[float] | list[str]]
+    parameters: NotRequired[BinaryParameters]
+
+
+class InferAnswer(TypedDict):
+    id: NotRequired[str]
+    model_name: str
+    model_version: str
+    outputs: list[OutputTensor]
 
 
 class WorkerState(TypedDict):
@@ -80,3 +175,7 @@ class ModelState(TypedDict):
     previous: int | None
     available: list[int]
     workers: list[WorkerState]
+
+
+class Models(TypedDict):
+    models: list[ModelState]

@@ -1,17 +1,22 @@
-"""Settings of the server: FSR_* environment variables, read once and passed on."""
+"""Settings of the server: FSR_* environment variables over a TOML file, read once and passed on."""
 
+import difflib
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from fsr_serve.errors import SettingsError
 from fsr_serve.session import Device, Precision, Runtime
 
 PREFIX = "FSR_"
+FILE_VARIABLE = "FSR_SETTINGS"
+"""Names the TOML file, whose keys are the fields' names."""
 
 PILLOW_PIXELS = 178_956_970
 """Pillow refuses images of more pixels whatever we say."""
@@ -21,7 +26,10 @@ _OF_KUBERNETES = re.compile(r"FSR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(
 
 
 class Settings(BaseSettings):
-    """Each field is read from the environment variable FSR_<NAME>; sizes are in bytes, pixels or images."""
+    """Each field is the environment variable FSR_<NAME>, else a key of the settings file, else its default.
+
+    Sizes are in bytes, pixels or images. Paths are relative to the working directory, in the file too.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
@@ -71,6 +79,19 @@ class Settings(BaseSettings):
             return self.threads
         return max(1, (os.cpu_count() or 1) // self.workers)
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The first that has a value wins."""
+        file = TomlConfigSettingsSource(settings_cls, os.environ.get(FILE_VARIABLE))
+        return init_settings, env_settings, file
+
     @model_validator(mode="after")
     def _a_request_fits_the_queue(self) -> Self:
         if self.max_images > self.max_queue_images:
@@ -82,19 +103,67 @@ class Settings(BaseSettings):
 
 
 def load_settings() -> Settings:
-    """Read the settings. Raises SettingsError for an FSR_* variable that is none, or a value out of range."""
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    given = {name for name in os.environ if name.startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(name)}
-    if unknown := sorted(given - known):
-        raise SettingsError(f"{', '.join(unknown)}: no such setting; expected one of {', '.join(sorted(known))}")
+    """Read the settings. Raises SettingsError for a name that is none, or a value of a wrong type or out of range."""
+    _check_file()
+    variables = {FILE_VARIABLE, *map(_variable, Settings.model_fields)}
+    given = [name for name in os.environ if name.upper().startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(name)]
+    _refuse_unknown(given, variables, "")
     try:
         return Settings()
     except ValidationError as error:
+        reasons = [
+            f"{_variable(part['loc'][0])} is {part['input']!r}: {part['msg']}" if part["loc"] else part["msg"]
+            for part in error.errors()
+        ]
+        raise SettingsError("; ".join(reasons)) from error
+
+
+def _check_file() -> None:
+    """Refuse a settings file that would be used in part, or not as it is meant, even where a variable wins over it."""
+    path = os.environ.get(FILE_VARIABLE)
+    if path is None:
+        return
+    values = _read_file(path)
+    _refuse_unknown(values, Settings.model_fields, f"{path}: ")
+    if reasons := [reason for name, value in values.items() if (reason := _fault(name, value))]:
+        raise SettingsError(f"{path}: {'; '.join(reasons)}")
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        Path(path).read_bytes()  # the source takes a file that is not there for an empty one
+        return TomlConfigSettingsSource(Settings, path).toml_data
+    except OSError as error:
         raise SettingsError(
-            "; ".join(
-                f"{PREFIX}{str(part['loc'][0]).upper()} is {part['input']!r}: {part['msg']}"
-                if part["loc"]
-                else part["msg"]
-                for part in error.errors()
-            )
+            f"{FILE_VARIABLE} is {path!r}, which cannot be read ({error.strerror}); expected a TOML file"
         ) from error
+    except ValueError as error:
+        raise SettingsError(f"{FILE_VARIABLE} is {path!r}, which is not TOML: {error}") from error
+
+
+def _fault(name: str, value: object) -> str | None:
+    """What is wrong with a value of the file: there 3 is not "3", nor true 1."""
+    field = Settings.model_fields[name]
+    try:
+        # as JSON: strict about numbers, while a path is text
+        adapter: TypeAdapter[object] = TypeAdapter(Annotated[field.annotation, field])  # type: ignore[arg-type]
+        adapter.validate_json(to_json(value, inf_nan_mode="constants"), strict=True)
+    except ValidationError as error:
+        return f"{name} is {value!r}: {error.errors()[0]['msg']}"
+    return None
+
+
+def _refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Raises SettingsError when one of `names` is not `known`."""
+    allowed = sorted(known)
+    unknown = sorted(set(names) - set(allowed))
+    if not unknown:
+        return
+    by_lower = {name.lower(): name for name in allowed}
+    guesses = [by_lower[guess] for name in unknown for guess in difflib.get_close_matches(name.lower(), by_lower, n=1)]
+    hint = f" (did you mean {', '.join(dict.fromkeys(guesses))}?)" if guesses else ""
+    raise SettingsError(f"{where}{', '.join(unknown)}: no such setting{hint}; expected one of {', '.join(allowed)}")
+
+
+def _variable(field: object) -> str:
+    return f"{PREFIX}{field}".upper()

@@ -93,7 +93,7 @@ def test_serving_needs_nothing_that_the_package_does_not_list():
     extras = project["optional-dependencies"]
     requirements = [*project["dependencies"], *extras["openvino"], *extras["signing"]]
     listed = {re.match(r"[\w-]+", name)[0].replace("-", "_") for name in requirements}
-    listed |= {"PIL", "pydantic_core", "anyio"}  # Pillow's module; parts of pydantic and starlette
+    listed |= {"PIL", "pydantic_core", "typing_extensions", "anyio"}  # Pillow's module; parts of pydantic and starlette
     paths = [path for path in MODULES if path.relative_to(ROOT).parts[0] == "fsr_serve"]
     used = {name for path in paths for name in imported(path)} - set(sys.stdlib_module_names) - {"fsr_serve"}
     assert used <= listed

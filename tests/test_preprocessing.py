@@ -3,6 +3,8 @@
 import contextlib
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -11,6 +13,7 @@ from conftest import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from test_serve import ROOT
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
@@ -213,3 +216,11 @@ def test_pixels_become_one_float_batch_in_zero_to_one():
     assert batch.dtype == np.float32
     assert batch.shape == (5, 3, 2, 2)
     assert batch[:, 0, 0, 0].tolist() == pytest.approx([0, 0.2, 1, 0.5, 0])
+
+
+def test_what_pillow_would_warn_of_is_not_kept_or_printed():
+    """Python keeps the text of each warning for good, and clients choose the numbers in these."""
+    file = png_claiming(10_000, 10_000)
+    code = f"from fsr_serve.preprocessing import _open; assert _open({file!r}).size == (10_000, 10_000)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body
+from fsr_serve.schemas import Models
 from fsr_serve.server import Server
 
 MAX_BODY_BYTES = 4096
@@ -23,7 +24,8 @@ class LoadRequest(BaseModel):
 
 async def models(request: Request) -> Response:
     server: Server = request.state.server
-    return JSONResponse({"models": [await asyncio.to_thread(server.control.state)]})
+    answer: Models = {"models": [await asyncio.to_thread(server.control.state)]}
+    return JSONResponse(answer)
 
 
 async def load(request: Request) -> Response:

@@ -15,10 +15,11 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fsr_serve.errors import RequestError
-from fsr_serve.http import admin, open_inference
+from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
 from fsr_serve.keys import Scope as KeyScope
+from fsr_serve.schemas import Liveness, Readiness
 from fsr_serve.server import Server
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -41,6 +42,7 @@ def create_app(server: Callable[[], Server]) -> Starlette:
             Route("/livez", _live, methods=["GET"]),
             Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
+            Route("/openapi.json", _openapi, methods=["GET"]),
         ],
         exception_handlers={HTTPException: _http_error, RequestError: _refused},
     )
@@ -124,7 +126,8 @@ def _refusal(request: Request, error: RequestError, shape: ErrorShape) -> Respon
 
 
 async def _live(request: Request) -> Response:
-    return JSONResponse({"live": True})
+    answer: Liveness = {"live": True}
+    return JSONResponse(answer)
 
 
 async def _ready(request: Request) -> Response:
@@ -132,7 +135,12 @@ async def _ready(request: Request) -> Response:
     server: Server = request.app.state.server()
     await server.check_ready()
     classifier = server.classifier
-    return JSONResponse({"ready": True, "model": classifier.identity, **classifier.engine})
+    answer: Readiness = {"ready": True, "model": classifier.identity, **classifier.engine}
+    return JSONResponse(answer)
+
+
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(openapi.document())
 
 
 async def _metrics(request: Request) -> Response:

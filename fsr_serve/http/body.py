@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+import logging
 from collections.abc import AsyncGenerator
 
 from pydantic_core import from_json
@@ -13,7 +14,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
 from fsr_serve.errors import RequestError
+from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.settings import Settings
+
+# a line for every broken form, which the client is told of already
+logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 READ_SECONDS = 30.0
@@ -108,6 +113,7 @@ def _form_images(headers: Headers, body: bytes, max_images: int) -> list[bytes |
 
 
 def _json_images(body: bytes, settings: Settings) -> list[bytes | RequestError]:
+    bound_json(body, images=settings.max_images, values=settings.max_images, lists=1)
     try:
         content = from_json(body)
     except ValueError as error:

@@ -15,39 +15,42 @@ from fsr_serve.http.body import read_body
 from fsr_serve.http.open_inference_tensors import InferCall, encode, parse
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
+from fsr_serve.schemas import InferAnswer, Liveness, ModelMetadata, ModelReadiness, ServerMetadata
 from fsr_serve.server import Server
 from fsr_serve.session import Floats
 
 JSON_BYTES_HEADER = "Inference-Header-Content-Length"
-EXTENSIONS = ("binary_tensor_data", "classification")
+EXTENSIONS = ["binary_tensor_data", "classification"]
 
 
 async def server_metadata(request: Request) -> Response:
-    return JSONResponse({"name": "fsr-serve", "version": version("fsr-serve"), "extensions": EXTENSIONS})
+    answer: ServerMetadata = {"name": "fsr-serve", "version": version("fsr-serve"), "extensions": EXTENSIONS}
+    return JSONResponse(answer)
 
 
 async def server_live(request: Request) -> Response:
-    return JSONResponse({"live": True})
+    answer: Liveness = {"live": True}
+    return JSONResponse(answer)
 
 
 async def model_metadata(request: Request) -> Response:
     classifier = _classifier(request)
     size = classifier.version.manifest.preprocessing
-    return JSONResponse(
-        {
-            "name": classifier.version.name,
-            "versions": [str(classifier.version.version)],
-            "platform": f"{classifier.engine['runtime']}_onnx",
-            "inputs": [{"name": IMAGES, "datatype": "FP32", "shape": [-1, 3, size.height, size.width]}],
-            "outputs": [{"name": LOGITS, "datatype": "FP32", "shape": [-1, len(classifier.classes)]}],
-            "parameters": {"sha256": classifier.version.sha256, **classifier.engine},
-        }
-    )
+    answer: ModelMetadata = {
+        "name": classifier.version.name,
+        "versions": [str(classifier.version.version)],
+        "platform": f"{classifier.engine['runtime']}_onnx",
+        "inputs": [{"name": IMAGES, "datatype": "FP32", "shape": [-1, 3, size.height, size.width]}],
+        "outputs": [{"name": LOGITS, "datatype": "FP32", "shape": [-1, len(classifier.classes)]}],
+        "parameters": {"sha256": classifier.version.sha256, **classifier.engine},
+    }
+    return JSONResponse(answer)
 
 
 async def model_ready(request: Request) -> Response:
     classifier = _classifier(request)
-    return JSONResponse({"name": classifier.version.name, "ready": True})
+    answer: ModelReadiness = {"name": classifier.version.name, "ready": True}
+    return JSONResponse(answer)
 
 
 async def infer(request: Request) -> Response:
@@ -68,12 +71,13 @@ async def infer(request: Request) -> Response:
     timeout = min(timeout, asked / 1e6) if asked else timeout
     logits = await while_connected(request, _logits(classifier, call, stages, timeout))
     tensor, binary = encode(call, logits, classifier.classes)
-    answer = {
-        **({} if call.request.id is None else {"id": call.request.id}),
+    answer: InferAnswer = {
         "model_name": classifier.version.name,
         "model_version": str(classifier.version.version),
         "outputs": [tensor],
     }
+    if call.request.id is not None:
+        answer["id"] = call.request.id
     if not call.is_binary_output:
         return JSONResponse(answer)
     header = json.dumps(answer).encode()

@@ -16,7 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fsr_serve.artifact import LOGITS, Preprocessing
 from fsr_serve.errors import RequestError
+from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.preprocessing import Images
+from fsr_serve.schemas import OutputTensor
 from fsr_serve.session import Floats
 
 Datatype = Literal["FP32", "UINT8", "BYTES"]
@@ -82,7 +84,13 @@ class InferCall:
 
 def parse(body: bytes, json_bytes: int, size: Preprocessing, max_images: int) -> InferCall:
     """Read a body whose first `json_bytes` are JSON and whose rest is the binary tensor, if any."""
-    _bound_json(body, json_bytes, size, max_images)
+    bound_json(
+        body,
+        images=max_images,
+        values=max_images * 3 * size.height * size.width,
+        lists=max_images * (3 * size.height + 4),
+        json_bytes=json_bytes,
+    )
     try:
         request = InferRequest.model_validate_json(body[:json_bytes])
     except ValidationError as error:
@@ -107,40 +115,26 @@ def parse(body: bytes, json_bytes: int, size: Preprocessing, max_images: int) ->
     return InferCall(request, pixels)
 
 
-def encode(call: InferCall, logits: Floats, classes: tuple[str, ...]) -> tuple[dict[str, Any], bytes]:
+def encode(call: InferCall, logits: Floats, classes: tuple[str, ...]) -> tuple[OutputTensor, bytes]:
     """The output tensor's JSON and its binary data, which is empty where the JSON holds the data."""
     count = call.output.classification
-    tensor: dict[str, Any] = {"name": LOGITS}
+    values: list[float] | list[str]
     if count is None:
-        tensor |= {"datatype": "FP32", "shape": list(logits.shape)}
-        data, binary = logits.ravel(), logits.astype("<f4").tobytes()
-        values: list[Any] = data.tolist() if not call.is_binary_output else []
+        tensor: OutputTensor = {"name": LOGITS, "datatype": "FP32", "shape": list(logits.shape)}
+        values = logits.ravel().tolist() if not call.is_binary_output else []
+        binary = logits.astype("<f4").tobytes()
     else:
         order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-        values = [
+        tensor = {"name": LOGITS, "datatype": "BYTES", "shape": list(order.shape)}
+        values = texts = [
             f"{value:f}:{index}:{classes[index]}"
             for row, indices in zip(logits, order, strict=True)
             for value, index in zip(row[indices].tolist(), indices.tolist(), strict=True)
         ]
-        tensor |= {"datatype": "BYTES", "shape": list(order.shape)}
-        binary = b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, values))
+        binary = b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, texts))
     if call.is_binary_output:
         return {**tensor, "parameters": {"binary_data_size": len(binary)}}, binary
     return {**tensor, "data": values}, b""
-
-
-def _bound_json(body: bytes, json_bytes: int, size: Preprocessing, max_images: int) -> None:
-    """Refuse JSON of more numbers or lists than the largest request has, before it becomes objects."""
-    numbers = max_images * 3 * size.height * size.width
-    lists = max_images * (3 * size.height + 4)
-    for character, allowed in ((b",", numbers), (b"[", lists), (b"{", 0)):
-        found = body.count(character, 0, json_bytes)
-        if found > allowed + 100:
-            raise RequestError(
-                413,
-                "too_many_values",
-                f"the JSON has {found} times {character.decode()!r}; {max_images} images have at most {allowed + 100}",
-            )
 
 
 def _check_shape(tensor: InferInput, size: Preprocessing, max_images: int) -> None:
