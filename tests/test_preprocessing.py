@@ -221,6 +221,9 @@ def test_pixels_become_one_float_batch_in_zero_to_one():
 def test_what_pillow_would_warn_of_is_not_kept_or_printed():
     """Python keeps the text of each warning for good, and clients choose the numbers in these."""
     file = png_claiming(10_000, 10_000)
-    code = f"from fsr_serve.preprocessing import _open; assert _open({file!r}).size == (10_000, 10_000)"
+    code = (
+        "from fsr_serve.preprocessing import _open, PixelBudget; "
+        f"assert _open({file!r}, 10**9, PixelBudget(10**9, 10**9)).size == (10_000, 10_000)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
