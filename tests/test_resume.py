@@ -76,6 +76,7 @@ def test_a_run_stopped_while_saving_loses_at_most_that_epoch(tiny_data, tmp_path
     assert_same_result(whole, out)
 
 
+@pytest.mark.slow
 def test_pgd_training_is_resumed_to_the_same_result_too(tiny_data, tmp_path, monkeypatch):
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     run(training_arguments(tiny_data, whole, recipe="paper", epochs=2))
