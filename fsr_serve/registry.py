@@ -56,6 +56,7 @@ class Registry:
         self.current = self._load(self._followed)
         self.previous: Classifier | None = None
         self._candidate: Classifier | None = None
+        self._unreadable = ""
         self._start = start or Wanted(version=self.current.version.version, sha256=self.current.version.sha256)
         if start is None:
             start_file.write(self._start)
@@ -91,8 +92,11 @@ class Registry:
             try:
                 wanted = self.file.read() or self._start
             except StateError as error:
-                logger.error("%s", error)
+                if str(error) != self._unreadable:  # said once, not ten times a second
+                    logger.error("%s", error)
+                self._unreadable = str(error)
                 return
+            self._unreadable = ""
             if wanted == self._followed:
                 return
             error_text = None

@@ -204,11 +204,13 @@ def test_a_state_folder_that_cannot_be_written_changes_nothing(several, tmp_path
     assert served(server) == 3
 
 
-def test_a_broken_state_file_stops_a_start_and_not_a_server(server, several):
+def test_a_broken_state_file_stops_a_start_and_not_a_server(server, several, caplog):
     load(server, 1)
     (several.models / ".state" / "colours.json").write_text("{")
-    server.registry.follow()
+    for _ in range(3):
+        server.registry.follow()
     assert served(server) == 1
+    assert sum("cannot be read" in record.message for record in caplog.records) == 1, "the log is not flooded"
     with pytest.raises(StateError, match=r"colours.json cannot be read"):
         Server.start(several, Worker(make_folder()))
 
