@@ -120,7 +120,9 @@ def report(arguments: Arguments) -> str:
         parts = ("clean", *ENSEMBLE)
         definition = f"right under each of {', '.join(parts)}"
         worst = np.logical_and.reduce([flags[name] for name in parts])
-        keep(replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon), worst, 0.0)
+        ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
+        open_flags(arguments.checkpoint, ensemble).write(slice(0, len(data)), worst, 0.0)
+        keep(ensemble, worst, 0.0)
     return "\n".join(lines)
 
 
