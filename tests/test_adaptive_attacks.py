@@ -1,4 +1,4 @@
-"""Attacks that know FSR: the gradients they take, against the formulas written out, and that the model is left alone."""
+"""Attacks that know FSR: their gradients against the formulas written out, and that the model is left as it was."""
 
 from functools import partial
 
