@@ -12,7 +12,7 @@ from torch._decomp import core_aten_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from export.errors import GraphError
-from training.attacks.pgd import cross_entropy, margin
+from training.attacks import cross_entropy, margin
 
 aten = torch.ops.aten
 

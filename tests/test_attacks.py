@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from training.attacks import cross_entropy, cw, fgsm, margin, pgd, square
 from training.attacks.ascent import Aim, n_fgsm
+from training.attacks.straight_through import straight_through
 from training.models import create_model
 
 
@@ -137,3 +138,14 @@ def test_square_breaks_what_can_be_broken_and_nothing_else():
     assert not broken[margins > margins.median()].any()
     assert broken[margins < 0.5 * margins.median()].all()
     assert broken.any()
+
+
+def test_straight_through_answers_as_the_prepared_model_and_passes_the_gradient(batch):
+    def rounded(images):
+        return torch.round(images * 15) / 15
+
+    images, model = batch[0].clone().requires_grad_(), Linear()
+    logits = straight_through(rounded, model)(images)
+    assert torch.equal(logits, model(rounded(batch[0])))
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images)
+    torch.testing.assert_close(gradient[3].flatten(), model.weight[0])

@@ -1,6 +1,28 @@
 """Attacks as pure functions of a callable that maps images (n, 3, h, w) in [0, 1] to logits (n, classes)."""
 
-from training.attacks.pgd import Attack, Model, cross_entropy, cw, fgsm, margin, pgd
+from training.attacks.autoattack import autoattack
+from training.attacks.hop_skip_jump import hop_skip_jump
+from training.attacks.losses import cross_entropy, dlr, margin
+from training.attacks.nattack import nattack
+from training.attacks.pgd import Attack, Model, cw, fgsm, pgd
+from training.attacks.restarts import best_of
 from training.attacks.square import square
+from training.attacks.transfer import di_fgsm, ti_fgsm
 
-__all__ = ["Attack", "Model", "cross_entropy", "cw", "fgsm", "margin", "pgd", "square"]
+__all__ = [
+    "Attack",
+    "Model",
+    "autoattack",
+    "best_of",
+    "cross_entropy",
+    "cw",
+    "di_fgsm",
+    "dlr",
+    "fgsm",
+    "hop_skip_jump",
+    "margin",
+    "nattack",
+    "pgd",
+    "square",
+    "ti_fgsm",
+]

@@ -27,11 +27,13 @@ def ascend(
     step_size: float,
     steps: int,
     patience: int | None = None,
+    along: Callable[[Tensor], Tensor] = torch.sign,
 ) -> Tensor:
     """Projected gradient ascent from `start` within epsilon of images (n, 3, h, w) in [0, 1]; detached.
 
-    With `patience` an image takes at most so many steps more once it is misclassified (friendly adversarial
-    training, Zhang et al., ICML 2020, arXiv 2002.11242, algorithm 1). The caller puts the model in eval mode.
+    A step goes `step_size` along what `along` makes of the gradient. With `patience` an image takes at most so many
+    steps more once it is misclassified (friendly adversarial training, Zhang et al., ICML 2020, arXiv 2002.11242,
+    algorithm 1). The caller puts the model in eval mode.
     """
     lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     adversarial = torch.clamp(start, lower, upper)
@@ -40,7 +42,7 @@ def ascend(
         adversarial = adversarial.detach().requires_grad_()
         seen = aim(adversarial)
         (gradient,) = torch.autograd.grad(seen.loss.sum(), adversarial)
-        step = step_size * gradient.sign()
+        step = step_size * along(gradient)
         if left is not None:
             is_wrong = seen.logits.argmax(dim=1) != labels
             step = torch.where((is_wrong & (left == 0))[:, None, None, None], 0.0, step)

@@ -9,32 +9,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from training.attacks.ascent import Aim, ascend, uniform_like
+from training.attacks.losses import Loss, cross_entropy, margin
 
 Model = Callable[[Tensor], Tensor]
 Attack = Callable[[Model, Tensor, Tensor], Tensor]
 """model, images, labels -> adversarial images."""
-Loss = Callable[[Tensor, Tensor], Tensor]
-
-CW_CONFIDENCE = 50.0
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy per image, (n,)."""
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """The C&W loss per image, (n,): -max(z_y - max_{j != y} z_j + 50, 0); attacks raise it."""
-    true_logit = logits.gather(1, labels[:, None]).squeeze(1)
-    return -F.relu(true_logit - best_other(logits, labels) + CW_CONFIDENCE)
-
-
-def best_other(logits: Tensor, labels: Tensor) -> Tensor:
-    """The largest logit of a class other than the label, (n,)."""
-    return logits.scatter(1, labels[:, None], -torch.inf).amax(dim=1)
 
 
 def pgd(
@@ -48,11 +29,12 @@ def pgd(
     random_start: bool = True,
     start: Tensor | None = None,
     loss: Loss = cross_entropy,
+    along: Callable[[Tensor], Tensor] = torch.sign,
 ) -> Tensor:
     """Projected gradient ascent on `loss` within the epsilon ball (Madry et al., ICLR 2018).
 
     It begins at the images plus `start`, which by default is drawn from U(-epsilon, epsilon), or zero without
-    `random_start`.
+    `random_start`, and steps `along` the gradient.
     """
     if start is None:
         start = uniform_like(images, epsilon) if random_start else torch.zeros(())
@@ -62,7 +44,7 @@ def pgd(
         return Aim(loss(logits, labels), logits)
 
     begin = images + start.to(images)
-    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
+    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps, along=along)
 
 
 def fgsm(model: Model, images: Tensor, labels: Tensor, *, epsilon: float) -> Tensor:

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from training.attacks.pgd import Model, best_other
+from training.attacks.losses import lead
+from training.attacks.pgd import Model
 
 FIRST_SHARE = 0.8
 """Of the image that the first squares cover."""
@@ -22,7 +23,7 @@ def square(
     height, width = images.shape[2:]
     lower, upper = (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)
     adversarial = images.clone()
-    margin = _margin(model(images), labels)
+    margin = lead(model(images), labels)
     for query in range(1, queries):
         active = torch.nonzero(margin > 0).squeeze(1)
         if not len(active):
@@ -36,7 +37,7 @@ def square(
             step = 2 * epsilon * _signs((len(active), 3, 1, 1), images, generator)
             proposal = adversarial[active] + inside * step
         proposal = torch.clamp(proposal, lower[active], upper[active])
-        found = _margin(model(proposal), labels[active])
+        found = lead(model(proposal), labels[active])
         # the stripes replace the image even where they are worse: squares then flip their signs
         better = (found < margin[active]) | (query == 1)
         adversarial[active[better]], margin[active[better]] = proposal[better], found[better]
@@ -54,8 +55,3 @@ def _squares(n: int, height: int, width: int, side: int, generator: torch.Genera
 
 def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     return (2 * torch.randint(2, shape, generator=generator) - 1).to(like)
-
-
-def _margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logit of the label minus the largest other, (n,); negative where the answer is wrong."""
-    return logits.gather(1, labels[:, None]).squeeze(1) - best_other(logits, labels)

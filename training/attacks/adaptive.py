@@ -1,0 +1,135 @@
+"""PGD that knows FSR: other gradients of its masks, all of its heads, its features.
+
+All begin at the images plus `start`, (n, 3, h, w), and raise ValueError for a model without FSR.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from training.attacks.ascent import Aim, ascend
+from training.attacks.losses import Loss, cross_entropy
+from training.attacks.mask_gradients import MaskGradient, fsr_modules
+from training.attacks.pgd import Model, pgd
+from training.models import FSRNet
+
+
+def mask_pgd(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mask_gradient: MaskGradient,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    start: Tensor | None = None,
+    loss: Loss = cross_entropy,
+) -> Tensor:
+    """PGD under another gradient of the masks: `relaxed` (with its tau), `detached` or `alone`.
+
+    With `relaxed` this is a backward pass differentiable approximation (BPDA, Athalye et al., ICML 2018).
+    """
+    network = _with_fsr(model)
+    with mask_gradient(network):
+        return pgd(
+            network.forward,  # not the module itself, which may be compiled without the hooks
+            images,
+            labels,
+            epsilon=epsilon,
+            step_size=step_size,
+            steps=steps,
+            random_start=False,
+            start=start,
+            loss=loss,
+        )
+
+
+def all_heads(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    start: Tensor | None = None,
+    loss: Loss = cross_entropy,
+) -> Tensor:
+    """PGD on the mean loss of the logits z and, of every FSR module, the robust z+ and the recalibrated z~."""
+    network = _with_fsr(model)
+
+    def aim(attacked: Tensor) -> Aim:
+        heads = network.heads(attacked)
+        logits = [heads.logits, *(part for fsr in heads.fsr for part in (fsr.robust, fsr.recalibrated))]
+        return Aim(torch.stack([loss(part, labels) for part in logits]).mean(dim=0), heads.logits)
+
+    begin = _begin(images, start)
+    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
+
+
+def feature_matching(
+    model: Model,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    guides: Tensor,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+    start: Tensor | None = None,
+) -> Tensor:
+    """Draw the pooled outputs of FSR to those of a guide image (Sabour et al., ICLR 2016, arXiv 1511.05122).
+
+    Each image's guide is the nearest, in these features and in squared distance, of the `guides` (m, 3, h, w) that
+    the model takes for another class than the label. Raises ValueError where there is none.
+    """
+    network = _with_fsr(model)
+    with _pooled_outputs(network) as pooled:
+        with torch.no_grad():
+            of_images, _ = pooled(images)
+            of_guides, guide_logits = pooled(guides)
+        is_same = guide_logits.argmax(dim=1)[None] == labels[:, None]  # (n, m)
+        if is_same.all(dim=1).any():
+            lonely = labels[is_same.all(dim=1)][0].item()
+            raise ValueError(f"the model takes every guide for class {lonely}; expected guides of at least two classes")
+        nearest = torch.cdist(of_images, of_guides).masked_fill(is_same, torch.inf).argmin(dim=1)
+        targets = of_guides[nearest]
+
+        def aim(attacked: Tensor) -> Aim:
+            features, logits = pooled(attacked)
+            return Aim(-(features - targets).square().sum(dim=1), logits)
+
+        begin = _begin(images, start)
+        return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
+
+
+def _with_fsr(model: Model) -> FSRNet:
+    fsr_modules(model)
+    assert isinstance(model, FSRNet)
+    return model
+
+
+def _begin(images: Tensor, start: Tensor | None) -> Tensor:
+    return images if start is None else images + start.to(images)
+
+
+@contextmanager
+def _pooled_outputs(network: FSRNet) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
+    """A function of images: the outputs of all FSR modules, averaged over space (n, channels), and the logits."""
+    outputs: list[Tensor] = []
+
+    def after_fsr(module: nn.Module, inputs: object, output: Tensor) -> None:
+        outputs.append(output.mean(dim=(2, 3)))
+
+    def pooled(images: Tensor) -> tuple[Tensor, Tensor]:
+        outputs.clear()
+        logits = network.forward(images)
+        return torch.cat(outputs, dim=1), logits
+
+    with ExitStack() as hooks:
+        for fsr in fsr_modules(network):
+            hooks.callback(fsr.register_forward_hook(after_fsr).remove)
+        yield pooled
