@@ -19,7 +19,7 @@ from training.evaluation.measure import Job, Network, measure
 from training.evaluation.protocol import EPSILON, Budget
 from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
 from training.evaluation.statistics import wilson
-from training.evaluation.suite import CheckpointAttack, batch_of, definition_of, queries_of
+from training.evaluation.suite import NEED_FSR, TRANSFERS, CheckpointAttack, batch_of, definition_of, queries_of
 from training.source import DataError
 
 ENSEMBLE: tuple[CheckpointAttack, ...] = ("fgsm", "pgd20", "pgd100", "cw")
@@ -57,9 +57,12 @@ class Arguments:
     """Images at a time, and between two saves; by default fewer for attacks that take long."""
     processes: int = 1
     """That share the batches, each with its part of the cores, and the GPUs in turn."""
+    source: Path | None = None
+    """Run folder of the network that pgd20_transfer, ti_fgsm and di_fgsm are crafted on, by its best weights."""
 
-    def budget(self, attack: CheckpointAttack | None) -> Budget:
-        return Budget(self.queries or queries_of(attack), self.restarts, self.random_start)
+    def budget(self, attack: CheckpointAttack) -> Budget:
+        restarts = 1 if attack in TRANSFERS else self.restarts
+        return Budget(self.queries or queries_of(attack), restarts, self.random_start)
 
 
 def main() -> None:
@@ -80,6 +83,9 @@ def report(arguments: Arguments) -> str:
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
+    names = _parts(arguments.attacks)
+    _check_fsr(names, arguments, config)
+    source, crafted_on = _source(names, arguments, config)
     data = _images(arguments, config)
     data_name = config.data_name if arguments.data in (None, config.data) else str(arguments.data)
     lines = [
@@ -111,11 +117,11 @@ def report(arguments: Arguments) -> str:
         save_result(arguments.checkpoint, result)
         lines.append(_line(result))
 
-    keep(clean, *_measured(clean, None, arguments, data))
-    for name in _parts(arguments.attacks):
-        budget = arguments.budget(name)
-        attacked = replace(clean, attack=name, definition=definition_of(name, budget), epsilon=arguments.epsilon)
-        keep(attacked, *_measured(attacked, name, arguments, data))
+    keep(clean, *_measured(clean, None, None, arguments, data))
+    for name in names:
+        definition = definition_of(name, arguments.budget(name)) + (crafted_on if name in TRANSFERS else "")
+        attacked = replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon)
+        keep(attacked, *_measured(attacked, name, source, arguments, data))
     if "ensemble" in arguments.attacks:
         parts = ("clean", *ENSEMBLE)
         definition = f"right under each of {', '.join(parts)}"
@@ -155,14 +161,42 @@ def _images(arguments: Arguments, config: RunConfig) -> ImageData:
     return data.spread(arguments.images)
 
 
+def _check_fsr(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> None:
+    need = [name for name in names if name in NEED_FSR]
+    if need and not config.model.fsr:
+        raise DataError(f"{', '.join(need)} attack the masks and heads of FSR, which {arguments.checkpoint} has not")
+
+
+def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> tuple[Network | None, str]:
+    """The network that transfer attacks are crafted on, and what definitions say of it; none without such attacks."""
+    transfers = [name for name in names if name in TRANSFERS]
+    if not transfers:
+        return None, ""
+    if arguments.source is None:
+        raise DataError(f"{', '.join(transfers)} need --source: the run folder of the network they are crafted on")
+    folder = RunFolder(arguments.source)
+    of = folder.config()
+    folder.load_model("best")
+    if (of.classes, of.image_shape) != (config.classes, config.image_shape):
+        raise DataError(f"the source {arguments.source} has other classes or image sizes than {arguments.checkpoint}")
+    source = Network(arguments.source, "best", weights_sha256(arguments.source, "best"))
+    trained = f"{of.model.name}, objective {of.recipe.objective}, weights {source.weights_sha256[:12]}"
+    return source, f", crafted on {trained}"
+
+
 def _measured(
-    measurement: Measurement, attack: CheckpointAttack | None, arguments: Arguments, data: ImageData
+    measurement: Measurement,
+    attack: CheckpointAttack | None,
+    source: Network | None,
+    arguments: Arguments,
+    data: ImageData,
 ) -> tuple[Booleans, float]:
     """Which images keep their label, and the seconds it took, those of earlier parts included."""
     flags = open_flags(arguments.checkpoint, measurement)
     network = Network(arguments.checkpoint, arguments.weights, measurement.weights_sha256)
-    job = Job(network, attack, arguments.epsilon, arguments.seed, arguments.budget(attack))
-    batch = arguments.batch or batch_of(attack)
+    budget = arguments.budget(attack) if attack else Budget()
+    job = Job(network, attack, arguments.epsilon, arguments.seed, budget, source)
+    batch = arguments.batch or batch_of(attack, budget)
     known = int(flags.is_known.sum())
     with tqdm(total=len(data), initial=known, desc=measurement.attack, unit="img", leave=False) as bar:
         measure(job, data, flags, batch=batch, processes=arguments.processes, progress=bar.update)

@@ -48,6 +48,8 @@ class Job:
     epsilon: float
     seed: int
     budget: Budget
+    source: Network | None = None
+    """What transfer attacks are crafted on."""
 
 
 class Flags(NamedTuple):
@@ -113,12 +115,18 @@ def _attack(job: Job, image_shape: tuple[int, int], first: int) -> Attack | None
     if job.attack is None:
         return None
     return attack_named(
-        job.attack, epsilon=job.epsilon, seed=job.seed, image_shape=image_shape, budget=job.budget, first=first
+        job.attack,
+        epsilon=job.epsilon,
+        seed=job.seed,
+        image_shape=image_shape,
+        budget=job.budget,
+        first=first,
+        source=_opened(job.source)[0] if job.source else None,
     )
 
 
-@lru_cache(maxsize=1)  # a process does many batches of one job
+@lru_cache(maxsize=2)  # a process does many batches of one job
 def _opened(network: Network) -> tuple[FSRNet, Device]:
-    model, device = RunFolder(network.checkpoint).load_model(network.weights), pick_device()
+    model, device = RunFolder(network.checkpoint).load_model(network.weights).requires_grad_(False), pick_device()
     device.place_model(model)
     return model, device

@@ -1,61 +1,194 @@
-"""The protocol's attacks in torch."""
+"""All attacks of an evaluation in torch, by name: the protocol's, and those that need more than a deployed file has."""
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from training.attacks import Attack, Model, cross_entropy, margin, pgd, square
-from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, RandomStarts, definition_of
+from training.attacks import (
+    Attack,
+    Model,
+    autoattack,
+    cross_entropy,
+    di_fgsm,
+    hop_skip_jump,
+    margin,
+    nattack,
+    pgd,
+    square,
+    ti_fgsm,
+)
+from training.attacks.adaptive import all_heads, mask_pgd
+from training.attacks.mask_gradients import alone, detached, relaxed
+from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
 
-__all__ = ["attack_named", "batch_of", "definition_of", "queries_of"]
+CheckpointAttack = (
+    AttackName
+    | Literal["relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin"]
+    | Literal["pgd20_transfer", "ti_fgsm", "di_fgsm", "nattack", "hop_skip_jump", "autoattack"]
+)
+"""What a checkpoint can be put to: the protocol's attacks, those that know FSR, those that know less or try more."""
 
-CheckpointAttack = AttackName
-
-USUAL = Budget()
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
+USUAL = Budget()
+pgd_from = partial(pgd, random_start=False)
+
+
+@dataclass(frozen=True)
+class Ascent:
+    """An attack along gradients: what it climbs, how, and in which words."""
+
+    path: GradientAttack
+    climb: Callable[..., Tensor] = pgd_from
+    words: str = ""
+
+    def definition(self, budget: Budget) -> str:
+        return self.words + self.path.definition(budget)
+
+
+@dataclass(frozen=True)
+class Search:
+    """An attack with randomness of its own, made from epsilon, queries per image and a generator."""
+
+    make: Callable[[float, int, torch.Generator], Attack]
+    words: str
+    """Of the definition; `{queries}` stands for their number."""
+    queries: int = 0
+    """The usual number per image."""
+    batch: int = 50
+    """Few images at a time where each takes long, so that little is lost by an interruption."""
+
+    def definition(self, budget: Budget) -> str:
+        return self.words.format(queries=budget.queries)
+
+
+PGD100 = GRADIENT_ATTACKS["pgd100"]
+ASCENTS: Mapping[str, Ascent] = {
+    **{name: Ascent(path) for name, path in GRADIENT_ATTACKS.items()},
+    "pgd20_transfer": Ascent(GRADIENT_ATTACKS["pgd20"]),
+    "relaxed_mask": Ascent(
+        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=0.3)), "masks of tau 0.3 behind: "
+    ),
+    "very_relaxed_mask": Ascent(
+        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=1.0)), "masks of tau 1 behind: "
+    ),
+    "detached_mask": Ascent(PGD100, partial(mask_pgd, mask_gradient=detached), "no gradient of the masks: "),
+    "mask_alone": Ascent(PGD100, partial(mask_pgd, mask_gradient=alone), "gradients of the masks alone: "),
+    "all_heads": Ascent(PGD100, all_heads, "all heads: "),
+    "all_heads_margin": Ascent(replace(PGD100, loss="margin"), all_heads, "all heads: "),
+}
+SEARCHES: Mapping[str, Search] = {
+    "square": Search(
+        lambda epsilon, queries, generator: partial(square, epsilon=epsilon, queries=queries, generator=generator),
+        "Square, {queries} queries",
+        queries=1000,
+        batch=100,
+    ),
+    "nattack": Search(
+        lambda epsilon, queries, generator: partial(nattack, epsilon=epsilon, queries=queries, generator=generator),
+        "NAttack, {queries} queries",
+        queries=40_000,
+        batch=5,
+    ),
+    "hop_skip_jump": Search(
+        lambda epsilon, queries, generator: partial(
+            hop_skip_jump, epsilon=epsilon, queries=queries, generator=generator
+        ),
+        "HopSkipJump, labels only, {queries} queries",
+        queries=10_000,
+        batch=25,
+    ),
+    "ti_fgsm": Search(lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), "TI-FGSM, 7x7 kernel"),
+    "di_fgsm": Search(
+        lambda epsilon, queries, generator: partial(di_fgsm, epsilon=epsilon, generator=generator), "DI-FGSM"
+    ),
+    "autoattack": Search(
+        lambda epsilon, queries, generator: partial(autoattack, epsilon=epsilon, seed=generator.initial_seed()),
+        "AutoAttack, standard",
+        batch=25,
+    ),
+}
+TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
+"""Crafted on another network, their source."""
+NEED_FSR = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin")
 
 
 def attack_named(
-    name: AttackName,
+    name: CheckpointAttack,
     *,
     epsilon: float,
     seed: int,
     image_shape: tuple[int, int],
     budget: Budget = USUAL,
     first: int = 0,
+    source: Model | None = None,
 ) -> Attack:
     """The attack called `name`, to be used once over images (h, w) in order, from number `first` on.
 
-    Random starts come from one stream over all images, other randomness from one that begins at `first`.
+    Random starts come from one stream over all images, other randomness from one that begins at `first`. `source` is
+    the network that transfer attacks are crafted on.
     """
-    if name == "square":
-        return partial(square, epsilon=epsilon, queries=budget.queries, generator=_generator(seed, first))
-    attack = GRADIENT_ATTACKS[name]
-    run = partial(
-        pgd,
-        epsilon=epsilon,
-        step_size=epsilon / attack.divisor,
-        steps=attack.steps,
-        random_start=False,
-        loss=LOSSES[attack.loss],
-    )
-    if not (attack.random_start and budget.random_start):
-        return run
+    if name in ASCENTS:
+        ascent, values = ASCENTS[name], 3 * math.prod(image_shape)
+        seeds: list[int | tuple[int, int]] = [seed, *((seed, restart) for restart in range(1, budget.restarts))]
+        streams = [RandomStarts(of, image_values=values, first=first) for of in seeds]
+        has_starts = ascent.path.random_start and budget.random_start
+        attack = _from_each(streams, ascent, epsilon) if has_starts else _climb(ascent, epsilon)
+    else:
+        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, first)).generate_state(1)[0]))
+        attack = SEARCHES[name].make(epsilon, budget.queries, generator)
+    if name not in TRANSFERS:
+        return attack
+    if source is None:
+        raise ValueError(f"{name} was given no source; expected the network that it is crafted on")
+    return lambda model, images, labels: attack(source, images, labels)
 
-    values = 3 * math.prod(image_shape)
-    seeds: list[int | tuple[int, int]] = [seed, *((seed, restart) for restart in range(1, budget.restarts))]
-    streams = [RandomStarts(of, image_values=values, first=first) for of in seeds]
+
+def definition_of(name: CheckpointAttack, budget: Budget) -> str:
+    """The attack in words, for reports."""
+    return ASCENTS[name].definition(budget) if name in ASCENTS else SEARCHES[name].definition(budget)
+
+
+def queries_of(name: CheckpointAttack) -> int:
+    """The usual budget, per image; 0 for attacks that see gradients."""
+    return SEARCHES[name].queries if name in SEARCHES else 0
+
+
+def batch_of(name: CheckpointAttack | None, budget: Budget) -> int:
+    """The usual number of images at a time."""
+    if name is None:
+        return 250
+    if name in SEARCHES:
+        return SEARCHES[name].batch
+    return 250 if ASCENTS[name].path.steps * budget.restarts <= 100 else 25
+
+
+def _climb(ascent: Ascent, epsilon: float) -> Callable[..., Tensor]:
+    return partial(
+        ascent.climb,
+        epsilon=epsilon,
+        step_size=epsilon / ascent.path.divisor,
+        steps=ascent.path.steps,
+        loss=LOSSES[ascent.path.loss],
+    )
+
+
+def _from_each(streams: list[RandomStarts], ascent: Ascent, epsilon: float) -> Attack:
+    """From a start of each stream in turn, until the image is broken."""
+    climb = _climb(ascent, epsilon)
 
     def from_random_starts(model: Model, images: Tensor, labels: Tensor) -> Tensor:
         adversarial, left = images.clone(), torch.arange(len(images), device=images.device)
         for stream in streams:
             noise = torch.from_numpy(stream.next(tuple(images.shape), epsilon)).to(images.device)
-            found = run(model, images[left], labels[left], start=noise[left])
+            found = climb(model, images[left], labels[left], start=noise[left])
             adversarial[left] = found
-            if stream is not streams[-1]:  # an image that is broken needs no other start
+            if stream is not streams[-1]:
                 with torch.no_grad():
                     left = left[model(found).argmax(dim=1) == labels[left]]
             if not len(left):
@@ -63,17 +196,3 @@ def attack_named(
         return adversarial
 
     return from_random_starts
-
-
-def queries_of(attack: CheckpointAttack | None) -> int:
-    """The usual budget, per image."""
-    return 1000
-
-
-def batch_of(attack: CheckpointAttack | None) -> int:
-    """Images at a time: fewer for attacks that take long, so that little is lost by an interruption."""
-    return 100 if attack == "square" else 250
-
-
-def _generator(*seeds: int) -> torch.Generator:
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))

@@ -1,0 +1,96 @@
+"""The attacks of an evaluation by name: each runs, within epsilon, and says what it is."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from training.attacks.adaptive import all_heads
+from training.checkpoint import RunFolder
+from training.data import load_images, to_floats
+from training.evaluation.command import Arguments, report
+from training.evaluation.protocol import Budget, RandomStarts
+from training.evaluation.suite import ASCENTS, SEARCHES, TRANSFERS, attack_named, definition_of
+from training.source import DataError
+
+EPSILON = 0.1
+NAMES = [*ASCENTS, *SEARCHES]
+
+
+@pytest.fixture(scope="module")
+def network(checkpoint):
+    return RunFolder(checkpoint).load_model("best").requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def data(tiny_data):
+    return load_images(str(tiny_data), "test").spread(4)
+
+
+def takes_long(name):
+    return name == "autoattack" or (name in ASCENTS and ASCENTS[name].path.steps > 30)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if takes_long(name) else []) for name in NAMES]
+)
+def test_every_attack_stays_within_epsilon_and_is_repeated_by_its_seed(network, data, name):
+    images = to_floats(data.pixels)
+
+    def attacked():
+        budget = Budget(queries=320)
+        attack = attack_named(name, epsilon=EPSILON, seed=1, image_shape=(16, 16), budget=budget, source=network)
+        return attack(network, images, data.labels)
+
+    adversarial = attacked()
+    assert (adversarial - images).abs().max() <= EPSILON + 1e-6
+    assert 0 <= adversarial.min() <= adversarial.max() <= 1
+    torch.testing.assert_close(attacked(), adversarial)
+
+
+def test_an_attack_by_name_is_the_attack_itself(network, data):
+    images, starts = to_floats(data.pixels), RandomStarts(2, image_values=3 * 16 * 16, first=20)
+    start = torch.from_numpy(starts.next(tuple(images.shape), EPSILON))
+    by_name = attack_named("all_heads", epsilon=EPSILON, seed=2, image_shape=(16, 16), first=20)
+    itself = all_heads(network, images, data.labels, epsilon=EPSILON, step_size=EPSILON / 10, steps=100, start=start)
+    torch.testing.assert_close(by_name(network, images, data.labels), itself)
+
+
+def test_transfer_attacks_see_their_source_alone(network, data):
+    def unseen(images):
+        raise AssertionError("the network under attack was asked")
+
+    for name in TRANSFERS:
+        attack = attack_named(name, epsilon=EPSILON, seed=0, image_shape=(16, 16), source=network)
+        assert attack(unseen, to_floats(data.pixels), data.labels).shape == data.pixels.shape
+        with pytest.raises(ValueError, match=f"{name} was given no source"):
+            attack_named(name, epsilon=EPSILON, seed=0, image_shape=(16, 16))
+
+
+def test_definitions_tell_attacks_and_budgets_apart():
+    texts = {definition_of(name, Budget(queries=queries)) for name in NAMES for queries in (10, 20)}
+    with_queries = [name for name in SEARCHES if SEARCHES[name].queries]
+    same = ["pgd20_transfer"]  # told apart by what it is crafted on
+    assert len(texts) == len(NAMES) + len(with_queries) - len(same)
+    assert (
+        definition_of("cw", Budget(restarts=5)) == "margin loss, confidence 50, 30 steps of epsilon/10, 5 random starts"
+    )
+
+
+def test_reports_of_transfers_name_their_source(checkpoint, tmp_path):
+    text = report(Arguments(checkpoint, attacks=("ti_fgsm",), source=checkpoint, images=6))
+    assert "TI-FGSM, 7x7 kernel, crafted on resnet18, objective at, weights " in text
+    with pytest.raises(DataError, match="ti_fgsm need --source"):
+        report(Arguments(checkpoint, attacks=("ti_fgsm",)))
+
+
+def test_attacks_on_fsr_need_fsr(checkpoint, tmp_path):
+    folder = RunFolder(tmp_path / "plain")
+    config = RunFolder(checkpoint).config()
+    plain = replace(config, model=replace(config.model, fsr=False))
+    folder.create(plain)
+    folder.save_weights("best", plain.model.build().state_dict())
+    with pytest.raises(
+        DataError, match=r"relaxed_mask, all_heads attack the masks and heads of FSR, which .*plain has"
+    ):
+        report(Arguments(folder.path, attacks=("fgsm", "relaxed_mask", "all_heads")))
