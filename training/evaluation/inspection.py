@@ -1,0 +1,111 @@
+"""What the commands that look inside FSR start from: a run, its data and a new folder, or a message saying why not."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from training.attacks import Attack
+from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
+from training.data import ImageData, load_images
+from training.evaluation.protocol import Budget
+from training.evaluation.results import weights_sha256
+from training.evaluation.separated import fsr_modules
+from training.evaluation.suite import CheckpointAttack, attack_named, definition_of, queries_of
+from training.models import FSRNet
+from training.source import DataError
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """A network with FSR in eval mode, and where it came from."""
+
+    path: Path
+    weights: Weights
+    config: RunConfig
+    model: FSRNet
+
+    @property
+    def description(self) -> str:
+        model = self.config.model
+        digest = weights_sha256(self.path, self.weights)[:12]
+        return (
+            f"{self.path}: {model.name} with FSR (mask {model.mask}, tau {model.tau:g}), {self.weights} weights "
+            f"(SHA-256 {digest}), recipe {self.config.recipe_name}"
+        )
+
+
+@dataclass(frozen=True)
+class Threat:
+    """An attack by name, with what decides its images."""
+
+    attack: CheckpointAttack
+    epsilon: float
+    seed: int
+
+    def build(self, image_shape: tuple[int, int]) -> Attack:
+        return attack_named(
+            self.attack, epsilon=self.epsilon, seed=self.seed, image_shape=image_shape, budget=self._budget
+        )
+
+    @property
+    def description(self) -> str:
+        definition = definition_of(self.attack, self._budget)
+        return (
+            f"{self.attack} ({definition}), L-infinity epsilon {self.epsilon * 255:g}/255, seed {self.seed}, "
+            f"white-box on the whole network, torch {torch.__version__}, float32"
+        )
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(queries_of(self.attack))
+
+
+def open_run(path: Path, weights: Weights) -> Inspected:
+    """Raises CheckpointError for a folder that is no run, or a network without FSR."""
+    folder = RunFolder(path)
+    config = folder.config()
+    model = folder.load_model(weights)
+    if not fsr_modules(model):
+        raise CheckpointError(
+            f"{path} holds {config.model.name} without FSR; expected a network whose FSR modules can be looked into. "
+            "Train one without --no-fsr"
+        )
+    return Inspected(path, weights, config, model)
+
+
+def open_data(run: Inspected, source: str | None, split: str) -> tuple[ImageData, str]:
+    """One split of `source`, by default of the run's own data, and its name for reports.
+
+    Raises DataError where the split cannot be read or its classes are not those of the run.
+    """
+    config = run.config
+    data = load_images(source or config.data, split, config.image_shape)
+    if data.classes != config.classes:
+        raise DataError(
+            f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {run.path} was "
+            f"trained on the {len(config.classes)} classes {', '.join(config.classes[:10])}. Say by --data where "
+            "images of those classes lie"
+        )
+    name = config.data_name if source in (None, config.data) else source
+    return data, f"{name}, split {split}"
+
+
+def spread(data: ImageData, count: int | None, option: str, *, least: int = 1, most: int | None = None) -> ImageData:
+    """`count` images spread evenly over the data, all for None. Raises DataError beyond `least` to all (or `most`)."""
+    chosen = len(data) if count is None else count
+    most = len(data) if most is None else min(most, len(data))
+    if not least <= chosen <= most:
+        raise DataError(f"{option} is {chosen}; expected {least} to {most}")
+    return data.spread(chosen)
+
+
+def check_epsilon(epsilon: float) -> None:
+    if not 0 < epsilon <= 1:
+        raise DataError(f"epsilon is {epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
+
+
+def check_is_new(out: Path) -> None:
+    """Raises FileExistsError where there is something already."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is there already; choose another --out, or empty it")
