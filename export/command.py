@@ -192,7 +192,11 @@ def _method(config: RunConfig) -> str:
 
 def _measured(run: Path, weights: Weights) -> tuple[Accuracy, ...]:
     digest = weights_sha256(run, weights)
-    results = (asdict(result) for result in load_results(run) if result.weights_sha256 == digest)
+    results = (
+        asdict(result)
+        for result in load_results(run)
+        if result.weights_sha256 == digest and result.answered_by == "network"
+    )
     return tuple(
         Accuracy(**{name: value for name, value in result.items() if name in Accuracy.model_fields})
         for result in results

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from training.attacks import margin, pgd
+from training.attacks import fgsm, margin, pgd
 from training.checkpoint import RunFolder
 from training.data import load_images, to_floats
 from training.evaluation import measure
 from training.evaluation.command import ENSEMBLE, Arguments, report
 from training.evaluation.flags import FlagsFile, read_flags
+from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import Budget, RandomStarts
 from training.evaluation.results import load_flags, load_results
 from training.evaluation.suite import attack_named
@@ -122,3 +123,19 @@ def test_damaged_flags_are_refused_by_name(tmp_path, content):
     FlagsFile(tmp_path / "other.npz", 3).write(slice(0, 3), np.ones(3, bool), 0.0)
     with pytest.raises(DataError, match=r"other.npz does not hold flags of 10 images"):
         FlagsFile(tmp_path / "other.npz", 10)
+
+
+def test_a_feature_passed_on_is_another_network_under_attack(checkpoint, tiny_data):
+    whole = report(Arguments(checkpoint, attacks=("fgsm",), epsilon=STRONG))
+    text = report(Arguments(checkpoint, attacks=("fgsm",), epsilon=STRONG, feature="nonrobust"))
+    assert "recipe fast, f- passed on" in text.splitlines()[0]
+    assert "passed on" not in whole
+    answered = {(result.answered_by, result.attack) for result in load_results(checkpoint)}
+    assert answered == {(by, attack) for by in ("network", "f- passed on") for attack in ("clean", "fgsm")}
+    data = load_images(str(tiny_data), "test")
+    model = passing_on(RunFolder(checkpoint).load_model("best"), "nonrobust")
+    attacked = fgsm(model, to_floats(data.pixels), data.labels, epsilon=STRONG)
+    (result,) = (
+        result for result in load_results(checkpoint) if (result.answered_by, result.attack) == ("f- passed on", "fgsm")
+    )
+    assert result.accuracy == (model(attacked).argmax(1) == data.labels).double().mean().item()

@@ -1,7 +1,7 @@
 """The command python -m training.evaluation: accuracies of a checkpoint under named attacks."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -16,14 +16,23 @@ from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
 from training.data import ImageData, load_images
 from training.evaluation.flags import Booleans
 from training.evaluation.measure import Job, Network, measure
+from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
 from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
+from training.evaluation.separated import FeatureName
 from training.evaluation.statistics import wilson
 from training.evaluation.suite import NEED_FSR, TRANSFERS, CheckpointAttack, batch_of, definition_of, queries_of
+from training.models import FSRNet
 from training.source import DataError
 
 ENSEMBLE: tuple[CheckpointAttack, ...] = ("fgsm", "pgd20", "pgd100", "cw")
 """Eq. 6 of the paper; like its published code, an image that is wrong without attack is wrong."""
+ANSWERED_BY: Mapping[FeatureName, str] = {
+    "output": "network",
+    "robust": "f+ passed on",
+    "nonrobust": "f- passed on",
+    "recalibrated": "recalibrated f- passed on",
+}
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,9 @@ class Arguments:
     source: Path | None = None
     """Run folder of the network that pgd20_transfer, ti_fgsm and di_fgsm are crafted on, by its best weights."""
 
+    feature: FeatureName = "output"
+    """What FSR's modules pass on to the rest of the network under attack: f+, f-, recalibrated f-, or as ever f~."""
+
     def budget(self, attack: CheckpointAttack) -> Budget:
         restarts = 1 if attack in TRANSFERS else self.restarts
         return Budget(self.queries or queries_of(attack), restarts, self.random_start)
@@ -82,20 +94,14 @@ def report(arguments: Arguments) -> str:
     """
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
-    folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
+    model = folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
+    if arguments.feature != "output":
+        _check_passed_on(model, arguments)
     names = _parts(arguments.attacks)
     _check_fsr(names, arguments, config)
     source, crafted_on = _source(names, arguments, config)
     data = _images(arguments, config)
     data_name = config.data_name if arguments.data in (None, config.data) else str(arguments.data)
-    lines = [
-        f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
-        f"{arguments.weights} weights, recipe {config.recipe_name}",
-        f"{data_name}, split {arguments.split}, n = {len(data)}, "
-        f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}, float32",
-        "",
-        f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
-    ]
     clean = Measurement(
         weights=arguments.weights,
         weights_sha256=weights_sha256(arguments.checkpoint, arguments.weights),
@@ -108,7 +114,17 @@ def report(arguments: Arguments) -> str:
         seed=arguments.seed,
         runtime=f"torch {torch.__version__}",
         precision="fp32",
+        answered_by=ANSWERED_BY[arguments.feature],
     )
+    lines = [
+        f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
+        f"{arguments.weights} weights, recipe {config.recipe_name}"
+        + ("" if clean.answered_by == "network" else f", {clean.answered_by}"),
+        f"{data_name}, split {arguments.split}, n = {len(data)}, "
+        f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}, float32",
+        "",
+        f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
+    ]
     flags: dict[str, Booleans] = {}
 
     def keep(measurement: Measurement, correct: Booleans, seconds: float) -> None:
@@ -161,6 +177,13 @@ def _images(arguments: Arguments, config: RunConfig) -> ImageData:
     return data.spread(arguments.images)
 
 
+def _check_passed_on(model: FSRNet, arguments: Arguments) -> None:
+    try:
+        passing_on(model, arguments.feature)
+    except ValueError as error:
+        raise DataError(f"feature is {arguments.feature!r}: {error}") from error
+
+
 def _check_fsr(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> None:
     need = [name for name in names if name in NEED_FSR]
     if need and not config.model.fsr:
@@ -193,7 +216,7 @@ def _measured(
 ) -> tuple[Booleans, float]:
     """Which images keep their label, and the seconds it took, those of earlier parts included."""
     flags = open_flags(arguments.checkpoint, measurement)
-    network = Network(arguments.checkpoint, arguments.weights, measurement.weights_sha256)
+    network = Network(arguments.checkpoint, arguments.weights, measurement.weights_sha256, arguments.feature)
     budget = arguments.budget(attack) if attack else Budget()
     job = Job(network, attack, arguments.epsilon, arguments.seed, budget, source)
     batch = arguments.batch or batch_of(attack, budget)

@@ -23,7 +23,9 @@ from training.checkpoint import RunFolder, Weights
 from training.data import ImageData
 from training.device import Device, pick_device
 from training.evaluation.flags import Booleans, FlagsFile
+from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import Budget
+from training.evaluation.separated import FeatureName
 from training.evaluation.suite import CheckpointAttack, attack_named
 from training.models import FSRNet
 
@@ -36,6 +38,8 @@ class Network:
     weights: Weights
     weights_sha256: str
     """Of the weights' file: weights that were replaced since are another network."""
+    feature: FeatureName = "output"
+    """What its FSR modules pass on."""
 
 
 @dataclass(frozen=True)
@@ -128,5 +132,7 @@ def _attack(job: Job, image_shape: tuple[int, int], first: int) -> Attack | None
 @lru_cache(maxsize=2)  # a process does many batches of one job
 def _opened(network: Network) -> tuple[FSRNet, Device]:
     model, device = RunFolder(network.checkpoint).load_model(network.weights).requires_grad_(False), pick_device()
+    if network.feature != "output":
+        model = passing_on(model, network.feature)
     device.place_model(model)
     return model, device
