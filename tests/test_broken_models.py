@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 DATA = Path("data/cifar10")
 EPSILON = 8 / 255
-ATTACKED = 200
+TRAINED, ATTACKED = 4000, 200
 
 
 class WinnersTakeAll(nn.Module):
@@ -42,7 +42,7 @@ def data():
 
 
 def trained(activation, images, labels):
-    """A network of three convolutions after five epochs of natural training."""
+    """A network of three convolutions after eight epochs of natural training."""
     torch.manual_seed(0)
     layers = []
     for inputs, outputs in ((3, 16), (16, 32), (32, 64)):
@@ -50,7 +50,7 @@ def trained(activation, images, labels):
         layers += [convolution, nn.BatchNorm2d(outputs), activation()]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4, nesterov=True)
-    batches = [batch for _ in range(5) for batch in torch.randperm(len(images)).split(128)]
+    batches = [batch for _ in range(8) for batch in torch.randperm(len(images)).split(128)]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=len(batches))
     for batch in batches:
         optimizer.zero_grad()
@@ -63,12 +63,12 @@ def trained(activation, images, labels):
 @pytest.fixture(scope="module")
 def network(data):
     images, labels = data
-    return trained(nn.ReLU, images[:8000], labels[:8000])
+    return trained(nn.ReLU, images[:TRAINED], labels[:TRAINED])
 
 
 def known(model, data, n=ATTACKED):
     """Images that the model gets right, so that its accuracy on them is 1 before the attack."""
-    images, labels = (part[8000:] for part in data)
+    images, labels = (part[TRAINED:] for part in data)
     right = torch.nonzero(model(images).argmax(dim=1) == labels).squeeze(1)[:n]
     return images[right], labels[right]
 
@@ -88,7 +88,7 @@ five_thousand_squares = partial(square, epsilon=EPSILON, queries=5000)
 
 def test_winners_that_take_all_fall_to_the_worst_of_the_attacks(data):
     images, labels = data
-    model = trained(WinnersTakeAll, images[:8000], labels[:8000])
+    model = trained(WinnersTakeAll, images[:TRAINED], labels[:TRAINED])
     images, labels = known(model, data)
     worst = best_of([cross_entropy_pgd, margin_pgd, partial(five_thousand_squares, generator=seed())])
     assert accuracy(model, worst(model, images, labels), labels) < 0.05
