@@ -1,8 +1,18 @@
-"""How sure a measured accuracy is."""
+"""How sure a measured accuracy is, and a difference between two."""
 
+from collections.abc import Sequence
+from statistics import mean, stdev
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from scipy.stats import binomtest
+
+Flags = npt.NDArray[np.bool_]
+"""Which images are classified right, (n,)."""
+
+ENOUGH_SEEDS = 3
+"""Runs from which on a mean and a deviation are given."""
 
 
 class Interval(NamedTuple):
@@ -17,3 +27,50 @@ def wilson(correct: int, n: int) -> Interval:
     """Wilson's score interval for `correct` of `n` (Wilson, JASA 1927)."""
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     return Interval(correct / n, float(interval.low), float(interval.high))
+
+
+class McNemar(NamedTuple):
+    """Two classifiers on the same images: how many each alone has right, and how likely so unequal a split is."""
+
+    only_first: int
+    only_second: int
+    p: float
+    """Two-sided, exact."""
+
+
+def mcnemar(first: Flags, second: Flags) -> McNemar:
+    """McNemar's exact test of correctness (n,) on the same n images in the same order (Psychometrika 1947).
+
+    Were both equally good, each image that they disagree on would be a fair coin.
+    Raises ValueError for different numbers of images.
+    """
+    if first.shape != second.shape:
+        raise ValueError(f"correctness of {len(first)} and of {len(second)} images; expected the same images for both")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    disagreed = only_first + only_second
+    return McNemar(only_first, only_second, float(binomtest(only_first, disagreed).pvalue) if disagreed else 1.0)
+
+
+class Spread(NamedTuple):
+    """Mean and sample standard deviation of one figure over seeds."""
+
+    mean: float
+    deviation: float
+
+
+def over_seeds(values: Sequence[float]) -> Spread | None:
+    """None for fewer than `ENOUGH_SEEDS` values: those are better listed one by one."""
+    return Spread(mean(values), stdev(values)) if len(values) >= ENOUGH_SEEDS else None
+
+
+def right_under_all(flags: Sequence[Flags]) -> Flags:
+    """Images right under every attack, (n,), from the correctness (n,) under each (Eq. 6: a minimum per image).
+
+    Its mean is at most the lowest accuracy among the attacks, and usually less.
+    Raises ValueError for no attacks or different numbers of images.
+    """
+    if len({len(each) for each in flags}) != 1:
+        raise ValueError(
+            f"correctness of {[len(each) for each in flags]} images; expected one attack or more on the same images"
+        )
+    return np.logical_and.reduce(flags)
