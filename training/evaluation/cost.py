@@ -1,0 +1,192 @@
+"""What a network costs: parameters, FLOPs, time and memory, with FSR beside without (Table 7 and section 4.4)."""
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.accuracy import frozen
+from training.batches import Data
+from training.checkpoint import ModelConfig, RunConfig
+from training.data import ImageData
+from training.device import Device
+from training.evaluation.protocol import EPSILON
+from training.evaluation.suite import attack_named
+from training.models import FSRNet, create_model
+from training.processes import ALONE
+from training.recipes import RECIPES, Recipe
+from training.state import State
+from training.train import train_epoch
+
+SIDE = 32
+CLASSES = tuple("0123456789")
+Call = Callable[[], object]
+
+
+class Size(NamedTuple):
+    """Trainable parameters, and FLOPs of a forward pass over one 32x32 image."""
+
+    parameters: int
+    flops: int
+
+
+def size_of(model: nn.Module) -> Size:
+    """Convolutions and matrix products count, two FLOPs per multiply-add.
+
+    Table 7 counts the same way, and batch norm, biases and pooling besides: 0.2 % of a ResNet-18, 0.4 % of a VGG16.
+    """
+    image = torch.zeros(1, 3, SIDE, SIDE, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), frozen(model):
+        model(image)
+    return Size(sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops())
+
+
+def size_of_network(name: str, *, fsr: bool, width: int | None = None) -> Size:
+    """Of a network of `BACKBONES` with ten classes, without computing anything."""
+    with torch.device("meta"):
+        return size_of(create_model(name, fsr=fsr, width=width))
+
+
+class Subject:
+    """A network of ten classes and what is asked of it, on random 32x32 images."""
+
+    def __init__(self, name: str, *, fsr: bool, width: int | None, device: Device) -> None:
+        self._config = ModelConfig(name, len(CLASSES), fsr, width, tau=0.1)
+        self._device = device
+
+    def model(self) -> FSRNet:
+        model = self._config.build().eval()
+        self._device.place_model(model)
+        return model
+
+    def forward_pass(self, batch: int) -> Call:
+        """In float32 and without gradients, as accuracies are measured."""
+        model, images = self.model(), self._device.place_images(torch.rand(batch, 3, SIDE, SIDE))
+        return torch.no_grad()(partial(model, images))
+
+    def pgd20(self, batch: int) -> Call:
+        """PGD-20 on the images and the answers to them, in float32."""
+        model, images = self.model(), self._device.place_images(torch.rand(batch, 3, SIDE, SIDE))
+        labels = torch.randint(len(CLASSES), (batch,)).to(self._device.torch_device)
+        attack = attack_named("pgd20", epsilon=EPSILON, seed=0, image_shape=(SIDE, SIDE))
+
+        def attacked() -> None:
+            with frozen(model):
+                crafted = attack(model, images, labels)
+                with torch.no_grad():
+                    model(crafted)
+
+        return attacked
+
+    def training_step(self, batch: int) -> Call:
+        """A step of the recipe `paper`: PGD-10 and Eq. 5, in the device's format, reading and augmentation included."""
+        recipe = RECIPES["paper"]
+        pixels = torch.randint(256, (batch, 3, SIDE, SIDE), dtype=torch.uint8)
+        images = ImageData(pixels, torch.randint(len(CLASSES), (batch,)), CLASSES)
+        data = Data(images, images).scaled(1.0, self._device)
+        config = self._run_config(recipe, batch)
+        state = State.create(config, self._device, ALONE)
+        order = torch.Generator().manual_seed(0)
+
+        def step() -> None:
+            with self._device.training():
+                train_epoch(
+                    state,
+                    data,
+                    config.recipe,
+                    1,
+                    recipe.pgd_steps,
+                    order,
+                    self._device,
+                    ALONE,
+                    lambda epoch, images, means: None,
+                )
+
+        return step
+
+    def _run_config(self, recipe: Recipe, batch: int) -> RunConfig:
+        return RunConfig(
+            model=self._config,
+            recipe_name="paper",
+            recipe=replace(recipe, batch_size=batch),
+            start=None,
+            data="random",
+            data_name="random",
+            data_sha256="",
+            classes=CLASSES,
+            image_shape=(SIDE, SIDE),
+            seed=0,
+        )
+
+
+class Pairs(NamedTuple):
+    """Seconds of two calls that took turns, pair by pair."""
+
+    plain: list[float]
+    fsr: list[float]
+
+    @property
+    def ratios(self) -> list[float]:
+        return [fsr / plain for plain, fsr in zip(self.plain, self.fsr, strict=True)]
+
+
+def alternated(plain: Call, fsr: Call, pairs: int, device: Device) -> Pairs:
+    """Time both calls in pairs, each in the opposite order of the one before; one call of each comes first."""
+    found = Pairs([], [])
+    both = [(plain, found.plain), (fsr, found.fsr)]
+    for call, _ in both:
+        timed(call, device)
+    for pair in range(pairs):
+        for call, seconds in both if pair % 2 else both[::-1]:
+            seconds.append(timed(call, device))
+    return found
+
+
+def timed(call: Call, device: Device) -> float:
+    """Seconds until the device has done it."""
+    _wait(device)
+    started = time.perf_counter()
+    call()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+class Quartiles(NamedTuple):
+    low: float
+    median: float
+    high: float
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Of one value that value three times."""
+    return Quartiles(*(statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3))
+
+
+def peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
+    """The most memory held while `call`, a method of `Subject`, ran twice: the GPU's, else a fresh process's.
+
+    That of a process includes Python and torch themselves; ask before this process has grown, or on Linux its own
+    peak is inherited.
+    """
+    with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_bytes, subject, call, batch, device).result()
+
+
+def _peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
+    run: Call = getattr(subject, call)(batch)
+    for _ in range(2):
+        run()
+    return device.peak_memory_bytes()
+
+
+def _wait(device: Device) -> None:
+    if device.is_cuda:
+        torch.cuda.synchronize(device.torch_device)

@@ -1,0 +1,172 @@
+"""What our runs have to say in a table: one line per run and weights, and one over all seeds of a run."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import get_args
+
+from training.checkpoint import Weights
+from training.evaluation.cost import size_of_network
+from training.evaluation.protocol import EPSILON
+from training.evaluation.results import Result
+from training.evaluation.runs import Run, data_set_of
+from training.evaluation.statistics import Spread, over_seeds
+from training.evaluation.tables import SIZE, TIME, Measure, Row, Table
+from training.models import BACKBONES
+
+PAPER_TRAINING_IMAGES, PAPER_TEST_IMAGES = 50_000, 10_000
+"""Of CIFAR-10, whose times section 4.4 gives."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of ours, in the unit of its measure."""
+
+    value: float
+    definition: str
+    """The attack in words, or how else it came about."""
+    low: float | None = None
+    high: float | None = None
+    n: int | None = None
+    images: str = ""
+    """SHA-256 of the images it was measured on."""
+    seed: int | None = None
+    """Of the attack."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """Figures by measure of one run with its best or its last weights, in one row; no run for a bare network."""
+
+    row: Row
+    figures: Mapping[str, Figure]
+    run: Run | None = None
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class SeedLine:
+    """Spreads by measure over the runs of one row that differ in their seed alone, three or more."""
+
+    row: Row
+    spreads: Mapping[str, Spread]
+    weights: Weights
+    seeds: tuple[int, ...]
+
+
+def lines_of(table: Table, runs: Sequence[Run]) -> list[Line]:
+    """In the order of the rows, then of the runs; a row that nothing was measured for has none."""
+    if table.measures == SIZE:
+        return [_size_line(row) for row in table.rows]
+    return [
+        Line(row, figures, run, weights)
+        for row in table.rows
+        for run in runs
+        if is_in(run, row)
+        for weights in get_args(Weights)
+        if (figures := _figures(table.measures, row, run, weights))
+    ]
+
+
+def is_in(run: Run, row: Row) -> bool:
+    """Whether the run is trained as the row says, on its data set and backbone."""
+    return (run.data_set, run.config.model.name) == (row.data_set, row.backbone) and row.is_method(run.config)
+
+
+def seed_lines(lines: Sequence[Line]) -> list[SeedLine]:
+    """For each three or more lines of runs that differ in their seed alone; figures on the same images and attack."""
+    groups: list[list[Line]] = []
+    for line in lines:
+        group = next((group for group in groups if _repeats(line, group[0])), None)
+        if group is None:
+            groups.append([line])
+        else:
+            group.append(line)
+    return [found for group in groups if (found := _seed_line(group)) is not None]
+
+
+def _repeats(line: Line, other: Line) -> bool:
+    if line.run is None or other.run is None:
+        return False
+    return (line.row, line.weights) == (other.row, other.weights) and (
+        line.run.but_for_the_seed == other.run.but_for_the_seed
+    )
+
+
+def _seed_line(group: Sequence[Line]) -> SeedLine | None:
+    by_seed = {line.run.config.seed: line for line in group if line.run is not None}
+    spreads = {}
+    for measure in group[0].figures:
+        figures = [line.figures[measure] for line in by_seed.values() if measure in line.figures]
+        spread = over_seeds([figure.value for figure in figures])
+        if len(figures) == len(by_seed) and spread and len({(one.images, one.definition) for one in figures}) == 1:
+            spreads[measure] = spread
+    if not spreads or group[0].weights is None:
+        return None
+    return SeedLine(group[0].row, spreads, group[0].weights, tuple(sorted(by_seed)))
+
+
+def _figures(measures: Sequence[Measure], row: Row, run: Run, weights: Weights) -> dict[str, Figure]:
+    if tuple(measures) == TIME:
+        found: Iterator[tuple[Measure, Figure | None]] = zip(measures, _times(run, weights), strict=True)
+    else:
+        found = ((measure, _accuracy(measure, row, run, weights)) for measure in measures)
+    return {measure.name: figure for measure, figure in found if figure is not None}
+
+
+def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure | None:
+    result = _result(run, weights, measure.attack, row.answered_by)
+    if result is None:
+        return None
+    return Figure(
+        value=100 * result.accuracy,
+        low=100 * result.low,
+        high=100 * result.high,
+        n=result.n,
+        definition=result.definition,
+        images=result.data_sha256,
+        seed=result.seed,
+    )
+
+
+def _result(run: Run, weights: Weights, attack: str | None, answered_by: Sequence[str]) -> Result | None:
+    """On test images of the run's own data set; of several that on the most images, the latest among equals."""
+    fitting = [
+        result
+        for result in run.results
+        if (result.weights, result.attack) == (weights, attack)
+        and getattr(result, "answered_by", "network") in answered_by
+        and result.epsilon in (0.0, EPSILON)
+        and _is_test_of(result.data, run.data_set)
+    ]
+    return max(reversed(fitting), key=lambda result: result.n, default=None)
+
+
+def _is_test_of(data: str, data_set: str | None) -> bool:
+    name, _, split = data.rpartition(", split ")
+    return split == "test" and data_set_of(name) == data_set
+
+
+def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:
+    """Seconds of a training epoch, the run's whatever its weights, and of PGD-20, both scaled to the paper's images."""
+    speeds = [line["train_images_per_second"] for line in run.history if "train_images_per_second" in line]
+    epoch = Figure(
+        PAPER_TRAINING_IMAGES / median(speeds),
+        f"{PAPER_TRAINING_IMAGES:,} images at the median speed of {len(speeds)} epochs, attack {run.config.recipe.attack}",
+    ) if speeds and weights == "last" else None
+    pgd20 = _result(run, weights, "pgd20", ("network",))
+    attack = Figure(
+        pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n,
+        f"{PAPER_TEST_IMAGES:,} images at the speed of the {pgd20.n:,} measured, {pgd20.runtime}",
+        n=pgd20.n,
+    ) if pgd20 else None
+    return epoch, attack
+
+
+def _size_line(row: Row) -> Line:
+    width = BACKBONES[row.backbone].width
+    size = size_of_network(row.backbone, fsr=row.method == "FSR")
+    definition = f"counted, width {width}"
+    values = (size.parameters / 1e6, size.flops / 1e9)
+    figures = {measure.name: Figure(value, definition) for measure, value in zip(SIZE, values, strict=True)}
+    return Line(row, figures)

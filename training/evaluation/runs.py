@@ -1,0 +1,115 @@
+"""Run folders as reports see them: what was trained, how it departs from the paper, what was measured."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import RunConfig, RunFolder
+from training.data_sets import DATA_SETS
+from training.evaluation.results import Result, load_results, weights_sha256
+from training.models import BACKBONES
+from training.recipes import RECIPES
+
+OF_THE_METHOD = {"objective", "lambda_sep", "lambda_rec", "separation_target"}
+"""Fields of a recipe that tell the rows of a table apart."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read once."""
+
+    path: Path
+    config: RunConfig
+    results: tuple[Result, ...]
+    """Measured on the weights that are there now, or on ones that are no longer kept."""
+    history: tuple[dict[str, Any], ...]
+    hardware: str
+    """What it was trained on; empty where it is not known."""
+
+    @cached_property
+    def data_set(self) -> str | None:
+        return data_set_of(self.config.data) or data_set_of(self.config.data_name)
+
+    @property
+    def width(self) -> int:
+        """Channels of the first stage."""
+        return self.config.model.width or BACKBONES[self.config.model.name].width
+
+    @property
+    def epochs(self) -> int:
+        """Done so far, as many as the recipe has where no history is kept."""
+        return len(self.history) or self.config.recipe.epochs
+
+    @property
+    def but_for_the_seed(self) -> RunConfig:
+        """The same for runs that repeat each other with another seed."""
+        return replace(self.config, seed=0, data="", data_name="")
+
+    def departures(self) -> tuple[str, ...]:
+        """What the paper (section 4.1, for this data set) does otherwise, in words."""
+        config, known = self.config, DATA_SETS.get(self.data_set or "")
+        paper = known.adapt(RECIPES["paper"]) if known else RECIPES["paper"]
+        return tuple(_departures(self, asdict(config.recipe), asdict(paper)))
+
+
+def _departures(run: Run, ours: dict[str, Any], paper: dict[str, Any]) -> Iterator[str]:
+    config, width = run.config, BACKBONES[run.config.model.name].width
+    if run.width != width:
+        yield f"width {run.width}, not {width}"
+    if run.epochs != ours["epochs"]:
+        yield f"stopped after {run.epochs} of {ours['epochs']} epochs"
+    for name, value in ours.items():
+        if name not in OF_THE_METHOD and value != paper[name]:
+            yield f"{name.replace('_', ' ')} {_word(value)}, not {_word(paper[name])}"
+    if config.model.activation != "relu":
+        yield f"activation {config.model.activation}, not relu"
+    if config.start is not None:
+        yield f"started from {config.start}"
+
+
+def _word(value: object) -> str:
+    if isinstance(value, tuple):
+        return " and ".join(map(_word, value))
+    return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def load_run(path: Path) -> Run:
+    """Raises CheckpointError where the folder is none of a run, or damaged."""
+    folder = RunFolder(path)
+    environment = path / "environment.json"
+    noted = json.loads(environment.read_text()) if environment.exists() else {}
+    return Run(
+        path=path,
+        config=folder.config(),
+        results=tuple(_of_present_weights(path)),
+        history=tuple(folder.history()),
+        hardware=noted.get("gpu") or noted.get("processor") or "",
+    )
+
+
+def _of_present_weights(path: Path) -> Iterator[Result]:
+    digests: dict[str, str] = {}
+    for result in load_results(path):
+        kept = result.weights
+        if kept not in digests and (path / f"{kept}.safetensors").exists():
+            digests[kept] = weights_sha256(path, kept)
+        if digests.get(kept, result.weights_sha256) == result.weights_sha256:
+            yield result
+
+
+def data_set_of(name: str) -> str | None:
+    """The name in `DATA_SETS` of a Hub id, a folder or what reports call it: `CIFAR-10 (JPEG)` is cifar10."""
+    for known, data_set in DATA_SETS.items():
+        if name == data_set.hub_id:
+            return known
+    word = _plain(Path(name).name)
+    found = [known for known in DATA_SETS if word.startswith(_plain(known))]
+    return max(found, key=len, default=None)
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
