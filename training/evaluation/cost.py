@@ -69,12 +69,14 @@ class Subject:
 
     def forward_pass(self, batch: int) -> Call:
         """In float32 and without gradients, as accuracies are measured."""
-        model, images = self.model(), self._device.place_images(torch.rand(batch, 3, SIDE, SIDE))
+        model = self.model()
+        images = self._device.place_images(torch.rand(batch, 3, SIDE, SIDE), model)
         return torch.no_grad()(partial(model, images))
 
     def pgd20(self, batch: int) -> Call:
         """PGD-20 on the images and the answers to them, in float32."""
-        model, images = self.model(), self._device.place_images(torch.rand(batch, 3, SIDE, SIDE))
+        model = self.model()
+        images = self._device.place_images(torch.rand(batch, 3, SIDE, SIDE), model)
         labels = torch.randint(len(CLASSES), (batch,)).to(self._device.torch_device)
         attack = attack_named("pgd20", epsilon=EPSILON, seed=0, image_shape=(SIDE, SIDE))
 

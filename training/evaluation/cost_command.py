@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -46,8 +46,8 @@ class Arguments:
     """Measure time and memory too, not only size."""
 
 
-def main() -> None:
-    arguments = tyro.cli(Arguments, prog="python -m training.evaluation cost")
+def main(args: Sequence[str] | None = None) -> None:
+    arguments = tyro.cli(Arguments, prog="python -m training.evaluation cost", args=args)
     try:
         for line in report(arguments):
             print(line, flush=True)
@@ -76,7 +76,9 @@ def chosen(name: str) -> Device:
     """Raises CostError for `cuda` where there is none."""
     device = pick_device()
     if name == "cuda" and not device.is_cuda:
-        raise CostError("device is cuda, and torch finds none here; choose --device cpu, or install a CUDA build of torch")
+        raise CostError(
+            "device is cuda, and torch finds none here; choose --device cpu, or install a CUDA build of torch"
+        )
     return Device(torch.device("cpu"), torch.float32) if name == "cpu" and device.is_cuda else device
 
 

@@ -135,7 +135,7 @@ def _result(run: Run, weights: Weights, attack: str | None, answered_by: Sequenc
         result
         for result in run.results
         if (result.weights, result.attack) == (weights, attack)
-        and getattr(result, "answered_by", "network") in answered_by
+        and result.answered_by in answered_by
         and result.epsilon in (0.0, EPSILON)
         and _is_test_of(result.data, run.data_set)
     ]
@@ -148,25 +148,34 @@ def _is_test_of(data: str, data_set: str | None) -> bool:
 
 
 def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:
-    """Seconds of a training epoch, the run's whatever its weights, and of PGD-20, both scaled to the paper's images."""
-    speeds = [line["train_images_per_second"] for line in run.history if "train_images_per_second" in line]
-    epoch = Figure(
-        PAPER_TRAINING_IMAGES / median(speeds),
-        f"{PAPER_TRAINING_IMAGES:,} images at the median speed of {len(speeds)} epochs, attack {run.config.recipe.attack}",
-    ) if speeds and weights == "last" else None
+    """Seconds of a training epoch, told with the last weights, and of PGD-20, both scaled to the paper's images."""
+    epoch = _epoch_time(run) if weights == "last" else None
     pgd20 = _result(run, weights, "pgd20", ("network",))
-    attack = Figure(
-        pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n,
-        f"{PAPER_TEST_IMAGES:,} images at the speed of the {pgd20.n:,} measured, {pgd20.runtime}",
-        n=pgd20.n,
-    ) if pgd20 else None
-    return epoch, attack
+    if pgd20 is None:
+        return epoch, None
+    definition = f"seconds for {pgd20.n:,} images scaled to {PAPER_TEST_IMAGES:,}, {pgd20.runtime}"
+    return epoch, Figure(pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n, definition, n=pgd20.n)
+
+
+def _epoch_time(run: Run) -> Figure | None:
+    """Of the epochs that attack images of full size."""
+    recipe = run.config.recipe
+    speeds = [
+        line["train_images_per_second"]
+        for line in run.history
+        if "train_images_per_second" in line
+        and recipe.scale(line["epoch"]) == 1
+        and not recipe.is_natural(line["epoch"])
+    ]
+    if not speeds:
+        return None
+    definition = f"{PAPER_TRAINING_IMAGES:,} images at the median speed of {len(speeds)} epochs, attack {recipe.attack}"
+    return Figure(PAPER_TRAINING_IMAGES / median(speeds), definition)
 
 
 def _size_line(row: Row) -> Line:
-    width = BACKBONES[row.backbone].width
     size = size_of_network(row.backbone, fsr=row.method == "FSR")
-    definition = f"counted, width {width}"
+    definition = f"counted, width {BACKBONES[row.backbone].width}"
     values = (size.parameters / 1e6, size.flops / 1e9)
     figures = {measure.name: Figure(value, definition) for measure, value in zip(SIZE, values, strict=True)}
     return Line(row, figures)

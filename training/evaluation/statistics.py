@@ -5,11 +5,9 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from scipy.stats import binomtest
 
-Flags = npt.NDArray[np.bool_]
-"""Which images are classified right, (n,)."""
+from training.evaluation.flags import Booleans
 
 ENOUGH_SEEDS = 3
 """Runs from which on a mean and a deviation are given."""
@@ -38,7 +36,7 @@ class McNemar(NamedTuple):
     """Two-sided, exact."""
 
 
-def mcnemar(first: Flags, second: Flags) -> McNemar:
+def mcnemar(first: Booleans, second: Booleans) -> McNemar:
     """McNemar's exact test of correctness (n,) on the same n images in the same order (Psychometrika 1947).
 
     Were both equally good, each image that they disagree on would be a fair coin.
@@ -63,7 +61,7 @@ def over_seeds(values: Sequence[float]) -> Spread | None:
     return Spread(mean(values), stdev(values)) if len(values) >= ENOUGH_SEEDS else None
 
 
-def right_under_all(flags: Sequence[Flags]) -> Flags:
+def right_under_all(flags: Sequence[Booleans]) -> Booleans:
     """Images right under every attack, (n,), from the correctness (n,) under each (Eq. 6: a minimum per image).
 
     Its mean is at most the lowest accuracy among the attacks, and usually less.

@@ -143,7 +143,7 @@ BLACK_BOX = (
 NEIGHBOURS = (Measure("knn5", "5-NN", "knn5"), Measure("knn20", "20-NN", "knn20"))
 SIZE = (
     Measure("params_millions", "parameters", unit="million"),
-    Measure("flops_giga", "GFLOP per image", unit="billion", decimals=4),
+    Measure("flops_giga", "one image", unit="GFLOP", decimals=4),
 )
 TIME = (
     Measure("train_epoch_seconds", "training epoch", unit="s", decimals=0),

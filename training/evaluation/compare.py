@@ -1,0 +1,82 @@
+"""Two runs on the same images: is one really better, or were the images kind?"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.evaluation.flags import Booleans
+from training.evaluation.results import Result
+from training.evaluation.runs import Run
+from training.evaluation.statistics import McNemar, mcnemar
+
+LoadFlags = Callable[[Path, Result], Booleans]
+"""Run folder, result -> which of its images are right, (n,). Raises DataError where they were not kept."""
+
+
+class ComparisonError(ValueError):
+    """Two runs that cannot be compared; the message says why and the fix."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One attack on the same images for both runs, with the same kind of weights."""
+
+    first: Result
+    second: Result
+    test: McNemar
+
+
+def compare(first: Run, second: Run, load_flags: LoadFlags) -> list[Comparison]:
+    """Everything that was measured for both runs alike: weights, attack, images, whose answers, and attack's seed.
+
+    Raises ComparisonError where there is nothing, and whatever `load_flags` raises.
+    """
+    found = [
+        Comparison(one, other, mcnemar(load_flags(first.path, one), load_flags(second.path, other)))
+        for one, other in _pairs(first.results, second.results)
+    ]
+    if not found:
+        raise ComparisonError(
+            f"{first.path} and {second.path} have no attack measured alike: {_why(first.results, second.results)}. "
+            "Measure both with the same --attacks, --weights, --images and --seed"
+        )
+    return found
+
+
+def left_out(first: Run, second: Run) -> Iterator[str]:
+    """What was measured for one run alone, in words."""
+    for run, other in ((first, second), (second, first)):
+        measured = {_alike(result) for result in other.results}
+        for result in run.results:
+            if _alike(result) not in measured:
+                yield f"{run.path}: {_name(result)} on {result.n:,} images, seed {result.seed}"
+
+
+def _pairs(first: Sequence[Result], second: Sequence[Result]) -> Iterator[tuple[Result, Result]]:
+    others = {_alike(result): result for result in second}
+    for result in first:
+        if _alike(result) in others:
+            yield result, others[_alike(result)]
+
+
+def _alike(result: Result) -> tuple[object, ...]:
+    attack = (result.attack, result.definition, result.epsilon, result.seed)
+    return result.weights, result.answered_by, *attack, result.n, result.data_sha256
+
+
+def _why(first: Sequence[Result], second: Sequence[Result]) -> str:
+    for one in first:
+        for other in second:
+            same = (one.weights, one.attack) == (other.weights, other.attack)
+            if same and one.data_sha256 != other.data_sha256:
+                return f"{_name(one)} is on {one.n:,} images of {one.data} for one, on {other.n:,} others for the other"
+    return f"one has {_names(first)}, the other {_names(second)}"
+
+
+def _names(results: Sequence[Result]) -> str:
+    return ", ".join(dict.fromkeys(map(_name, results))) or "nothing"
+
+
+def _name(result: Result) -> str:
+    answered_by = "" if result.answered_by == "network" else f", {result.answered_by}"
+    return f"{result.attack} ({result.weights}{answered_by})"
