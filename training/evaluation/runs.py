@@ -63,7 +63,7 @@ def _departures(run: Run, ours: dict[str, Any], paper: dict[str, Any]) -> Iterat
     if run.epochs != ours["epochs"]:
         yield f"stopped after {run.epochs} of {ours['epochs']} epochs"
     for name, value in ours.items():
-        if name not in OF_THE_METHOD and value != paper[name]:
+        if name not in OF_THE_METHOD and _word(value) != _word(paper[name]):
             yield f"{name.replace('_', ' ')} {_word(value)}, not {_word(paper[name])}"
     if config.model.activation != "relu":
         yield f"activation {config.model.activation}, not relu"

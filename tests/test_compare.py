@@ -1,0 +1,94 @@
+"""Two runs on the same images: what is paired, what is told apart, what is refused."""
+
+import numpy as np
+import pytest
+from made_up_runs import made_up, measured
+
+from training.evaluation import compare_command
+from training.evaluation.compare import ComparisonError
+from training.evaluation.compare_command import Arguments, report
+from training.evaluation.results import open_flags, save_result
+from training.evaluation.statistics import wilson
+from training.source import DataError
+
+
+def keep(run, text, attack="pgd20", **others):
+    """A result of the run whose images are right where `text` has a 1, with its flags."""
+    flags = np.array([letter == "1" for letter in text])
+    interval = wilson(int(flags.sum()), len(flags))._asdict()
+    result = measured(attack, n=len(flags), **interval | others)
+    save_result(run, result)
+    open_flags(run, result).write(slice(0, len(flags)), flags, 1.0)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    return made_up(tmp_path / "plain", model={"fsr": False}), made_up(tmp_path / "fsr", seed=1)
+
+
+def cells(lines, name):
+    (line,) = [line for line in lines if line.startswith(f"| {name} |")]
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_a_comparison_holds_both_accuracies_the_discordant_images_and_p(runs):
+    keep(runs[0], "11100000")
+    keep(runs[1], "01111111")
+    lines = list(report(Arguments(*runs)))
+    name, n, first, second, difference, only_first, only_second, p = cells(lines, "pgd20")
+    low, high = wilson(3, 8)[1:]
+    assert first == f"37.50 ({100 * low:.1f} - {100 * high:.1f})"
+    assert second.startswith("87.50 (")
+    assert (name, n, difference, only_first, only_second) == ("pgd20", "8", "+50.00", "1", "5")
+    assert float(p) == pytest.approx(2 * (1 + 6) / 2**6, abs=0.01)  # at most 1 of 6 fair coins, either way
+
+
+def test_best_and_last_weights_are_apart(runs):
+    for run in runs:
+        keep(run, "1100", weights="best")
+        keep(run, "1000", weights="last")
+    lines = list(report(Arguments(*runs)))
+    heads = [line.split("|")[1].strip() for line in lines if "only first right" in line]
+    assert heads == ["best weights", "last weights"]
+
+
+def test_what_one_run_alone_has_is_named(runs):
+    keep(runs[0], "11")
+    keep(runs[1], "10")
+    keep(runs[1], "10", attack="cw")
+    lines = list(report(Arguments(*runs)))
+    assert lines[-1] == f"- {runs[1]}: cw (best) on 2 images, seed 0"
+
+
+def test_runs_measured_on_different_images_are_refused(runs):
+    keep(runs[0], "1100")
+    keep(runs[1], "110", data_sha256="of others")
+    with pytest.raises(
+        ComparisonError, match=r"no attack measured alike: pgd20 \(best\) is on 4 images .* on 3 others"
+    ):
+        list(report(Arguments(*runs)))
+
+
+@pytest.mark.parametrize("other", [{"definition": "more steps"}, {"epsilon": 0.1}, {"answered_by": "f- passed on"}])
+def test_different_attacks_and_answers_are_not_paired(runs, other):
+    keep(runs[0], "1100")
+    keep(runs[1], "1100", **other)
+    with pytest.raises(ComparisonError, match="no attack measured alike"):
+        list(report(Arguments(*runs)))
+
+
+def test_results_without_flags_are_refused_with_the_fix(runs):
+    for run in runs:
+        save_result(run, measured("pgd20"))
+    with pytest.raises(DataError, match="which images kept their label was not kept. Measure anew"):
+        list(report(Arguments(*runs)))
+
+
+def test_the_command_exits_with_one_line_for_what_it_refuses(runs, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        compare_command.main([str(runs[0]), str(tmp_path / "none")])
+    assert stopped.value.code.startswith(f"error: {tmp_path / 'none' / 'config.json'} cannot be read")
+    keep(runs[0], "1100")
+    keep(runs[1], "1100")
+    compare_command.main([str(run) for run in runs])
+    assert "| pgd20 | 4 |" in capsys.readouterr().out

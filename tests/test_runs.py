@@ -1,0 +1,34 @@
+"""Run folders as reports see them: data set, departures from the paper, results that still hold."""
+
+import pytest
+from made_up_runs import made_up
+
+from training.evaluation.runs import data_set_of, load_run
+
+
+def test_a_run_as_in_the_paper_departs_by_nothing(tmp_path):
+    rates = {"augmentation": "none", "step_share": 1 / 8, "learning_rate": 0.01}
+    assert load_run(made_up(tmp_path / "cifar10")).departures() == ()
+    assert load_run(made_up(tmp_path / "svhn", data="svhn", recipe=rates)).departures() == ()
+    assert load_run(made_up(tmp_path / "other", data="svhn")).departures() != ()
+
+
+def test_figures_of_weights_since_replaced_are_left_out(tmp_path):
+    run = made_up(tmp_path / "run", {("fgsm", "best"): 0.5, ("fgsm", "last"): 0.4})
+    (run / "best.safetensors").write_bytes(b"others")
+    assert [result.weights for result in load_run(run).results] == ["last"]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("cifar10", "cifar10"),
+        ("data/cifar100", "cifar100"),
+        ("CIFAR-10 (JPEG)", "cifar10"),
+        ("uoft-cs/cifar10", "cifar10"),
+        ("zh-plus/tiny-imagenet", "tiny-imagenet"),
+        ("data/photos", None),
+    ],
+)
+def test_data_sets_are_known_by_many_names(name, known):
+    assert data_set_of(name) == known
