@@ -116,7 +116,8 @@ def time_lines(arguments: Arguments, device: Device) -> Iterator[str]:
     noted = environment(device, ALONE)
     yield f"{noted['gpu'] or noted['processor']}, {torch.get_num_threads()} threads, {os.cpu_count()} cores, torch"
     yield f"{torch.__version__}; training in {noted['format']}, the rest in float32; {arguments.pairs} alternated pairs"
-    yield "per row: median (quartiles). Peak memory is the GPU's, or that of a process that does this alone."
+    yield "per row: median (quartiles). Peak memory is the GPU's, or that of a process that does this alone, in which"
+    yield "Python and torch take part."
     yield ""
     yield "| network | what | batch | plain, ms | FSR, ms | FSR / plain | paper | plain, MiB | FSR, MiB |"
     yield "|---|---|---|---|---|---|---|---|---|"
