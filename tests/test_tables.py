@@ -159,7 +159,7 @@ def test_every_table_is_written_with_a_picture(tmp_path):
     said = list(write(Arguments(out=tmp_path, runs=(run,))))
     assert len(said) == len(TABLES)
     for number in TABLES:
-        assert (tmp_path / f"table-{number}.md").stat().st_size > 500
+        assert (tmp_path / f"table-{number}.md").stat().st_size > 300
         with Image.open(tmp_path / f"table-{number}.png") as picture:
             assert min(picture.size) > 200
 

@@ -16,6 +16,8 @@ PAPER, GRID, NOT_RUN = "#8a8f98", "#e4e6ea", "#9aa0a8"
 COLOURS = {"best": "#1f5fbf", "last": "#d9731a", None: "#1f5fbf"}
 OFFSETS = {"best": 0.0, "last": 0.24, None: 0.0}
 PAPER_OFFSET = -0.24
+LEGEND_WIDTH = 8.5
+"""Inches that the legend needs."""
 
 
 def plot(table: Table, lines: Sequence[Line], paper: Paper, path: Path) -> None:
@@ -23,7 +25,8 @@ def plot(table: Table, lines: Sequence[Line], paper: Paper, path: Path) -> None:
     places = [(place, list(rows)) for place, rows in groupby(table.rows, key=place_of)]
     heights = [len(rows) + 0.6 for _, rows in places]
     longest = max(len(row.method) for row in table.rows)
-    size = (1.6 + 0.075 * longest + 1.75 * len(table.measures), 1.0 + 0.52 * sum(heights))
+    width = 1.6 + 0.075 * longest + 1.75 * len(table.measures)
+    size = (max(width, LEGEND_WIDTH), 1.0 + 0.52 * sum(heights))
     picture = Picture(figsize=size, layout="constrained")
     picture.suptitle(f"{table.name}: {table.title}", fontsize=12, fontweight="bold", x=0.01, ha="left")
     panels = picture.subplots(len(places), len(table.measures), squeeze=False, sharex="col", height_ratios=heights)
@@ -84,6 +87,6 @@ def _legend(lines: Sequence[Line]) -> list[Line2D]:
     dots = [Line2D([], [], marker="D", ls="", color=PAPER, mfc="white", mew=1.4, ms=5, label="the paper")]
     kinds = [kind for kind in COLOURS if any(line.weights == kind for line in lines)]
     for kind in kinds:
-        label = f"ours, {kind} weights, 95 % interval" if kind else "ours"
+        label = f"ours, {kind} weights" if kind else "ours"
         dots.append(Line2D([], [], marker="o", lw=1.6, color=COLOURS[kind], ms=5, label=label))
-    return [*dots, Line2D([], [], ls="", label="grey methods: not run")]
+    return [*dots, Line2D([], [], ls="", label="bars: 95 % intervals; grey methods: not run")]
