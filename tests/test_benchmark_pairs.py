@@ -31,4 +31,4 @@ def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians():
     assert found.medians == (4, 1)
     assert quartiles([7.0]) == (7, 7, 7)
     with pytest.raises(ValueError, match="shorter"):
-        Measured([1.0], [1.0, 2.0]).ratio  # noqa: B018
+        Measured([1.0, 2.0], [1.0]).ratio  # noqa: B018

@@ -97,6 +97,7 @@ def test_held_out_images_are_disjoint_repeatable_and_seeded(tiny_data):
     assert not torch.equal(held_out.pixels, hold_out(data, 50, seed=2)[1].pixels)
     with pytest.raises(DataError, match="cannot hold out 600 of 600 training images"):
         hold_out(data, 600, seed=1)
+    assert len(hold_out(data, None, seed=1)[1]) == 60, "a tenth of little data"
 
 
 def test_spread_images_cover_data_that_is_sorted_by_class(tiny_data):

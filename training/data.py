@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from training.source import DataError, open_split, spread
 
+HELD_OUT = 2500
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -73,8 +75,13 @@ def load_images(source: str, split: str, image_shape: tuple[int, int] | None = N
     return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
-def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
-    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order."""
+def hold_out(data: ImageData, count: int | None, seed: int) -> tuple[ImageData, ImageData]:
+    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order.
+
+    By default as many as `HELD_OUT`, or a tenth of the data where that is less.
+    """
+    if count is None:
+        count = min(HELD_OUT, max(1, len(data) // 10))
     if not 0 < count < len(data):
         raise DataError(
             f"cannot hold out {count} of {len(data)} training images for validation; "
