@@ -133,4 +133,4 @@ class Ours:
         for pixels, labels in shuffled_batches(self.data, self.recipe, self.order, ALONE):
             place = self.device.place
             augmented, _ = augment(place(pixels), place(labels), len(CLASSES), self.recipe, 1.0)
-            self.device.place_images(augmented)
+            self.device.place_images(augmented, self.state.model)

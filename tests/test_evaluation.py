@@ -63,30 +63,23 @@ def test_wilson_interval_is_the_textbook_formula():
     assert (accuracy, low, high) == pytest.approx((0.39, centre - spread, centre + spread))
 
 
-def test_accuracy_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(tiny_data):
-    class Watched(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.linear = nn.Linear(3, 3)
-            self.modes = set()
+def test_accuracy_is_measured_in_eval_mode_only(tiny_data):
+    model = nn.Sequential(nn.AvgPool2d(16), nn.Flatten(), nn.Linear(3, 3))
+    attack = attack_named("fgsm", epsilon=0.1, seed=0, image_shape=(16, 16))
+    data = load_images(str(tiny_data), "test")
+    with pytest.raises(ValueError, match="the model is in train mode; expected eval mode"):
+        correct_under(attack, model.train(), data, pick_device())
+    assert correct_under(attack, model.eval(), data, pick_device()).shape == (24,)
+    assert model[2].weight.requires_grad
 
-        def forward(self, images):
-            self.modes.add(self.training)
-            return self.linear(images.mean(dim=(2, 3)))
 
-    model = Watched().train()
-    flags = correct_under(
-        attack_named("fgsm", epsilon=0.1, seed=0, image_shape=(16, 16)),
-        model,
-        load_images(str(tiny_data), "test"),
-        pick_device(),
-    )
-    assert flags.shape == (24,)
-    assert model.modes == {False}
-    assert model.training
-    assert model.linear.weight.requires_grad
+def test_a_frozen_model_is_left_as_it_was():
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False)).train()
     with frozen(model):
-        assert not model.linear.weight.requires_grad
+        assert not model.training
+        assert not model[0].weight.requires_grad
+    assert model.training
+    assert [layer.weight.requires_grad for layer in model] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +88,8 @@ def test_accuracy_is_measured_in_eval_mode_and_leaves_the_model_as_it_was(tiny_d
         ({"images": 0}, "images is 0; expected 1 to 24"),
         ({"images": 25}, "images is 25; expected 1 to 24"),
         ({"epsilon": 8}, "epsilon is 8; expected a bound above 0 and at most 1"),
+        ({"queries": 0}, "queries is 0; expected 1 or more"),
+        ({"processes": 0}, "processes is 0; expected 1 or more"),
         ({"split": "validation"}, "has no split 'validation'; it has train, test"),
     ],
 )

@@ -21,14 +21,17 @@ def correct_under(
     *,
     progress: Callable[[int], object] = lambda images: None,
 ) -> Tensor:
-    """Which images keep their label under `attack` (None: as they are): bool (n,).
+    """Which images keep their label under `attack` (None: as they are): bool (n,), in float32.
 
-    Runs in eval mode and float32. `progress` is told the images of each batch that is done.
+    `progress` is told the images of each batch that is done. Raises ValueError for a model in train mode, whose
+    answers depend on the batch and on noise.
     """
+    if model.training:
+        raise ValueError("the model is in train mode; expected eval mode: call model.eval() first")
     flags = []
     with frozen(model):
         for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
-            images = device.place_images(to_floats(pixels))
+            images = device.place_images(to_floats(pixels), model)
             labels = labels.to(device.torch_device)
             if attack is not None:
                 images = attack(model, images, labels)

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 
-from training.accuracy import correct_under
+from training.accuracy import correct_under, frozen
 from training.attacks import Attack, fgsm, pgd
 from training.data import ImageData
 from training.device import Device
@@ -49,7 +49,8 @@ def validate(
         correct = correct_under(attack, model, share, device).double().sum().to(device.torch_device)
         return float(processes.sum(correct)) / len(part)
 
-    return {name: accuracy(*given) for name, given in measured.items()}
+    with frozen(model):
+        return {name: accuracy(*given) for name, given in measured.items()}
 
 
 def stop_if_overfitted(record: Mapping[str, float], recipe: Recipe) -> None:
