@@ -115,13 +115,18 @@ class RunFolder:
         self._resume_path = path / "resume.safetensors"
         self._lock_path = path / ".lock"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run in the folder."""
+        return self._config_path.exists()
+
     def check_is_new(self) -> None:
         """Raise CheckpointError where there is something already."""
         if not self.path.exists():
             return
         if not self.path.is_dir():
             raise CheckpointError(f"{self.path} is a file; choose another --out")
-        if self._config_path.exists():
+        if self.has_begun:
             raise CheckpointError(f"{self.path} holds a run; go on with it by --resume, or choose another --out")
         if any(path != self._lock_path for path in self.path.iterdir()):
             raise CheckpointError(f"{self.path} is not empty and holds no run; choose another --out")

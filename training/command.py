@@ -29,6 +29,8 @@ def main() -> None:
     except (ArgumentError, CheckpointError, DataError, TrainingStoppedError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
+        if not RunFolder(arguments.out).has_begun:
+            sys.exit("\nstopped; nothing was written")
         sys.exit(f"\nstopped; go on with: python -m training --data {arguments.data} --out {arguments.out} --resume")
 
 
@@ -81,6 +83,8 @@ def _prepared(arguments: Arguments, folder: RunFolder) -> tuple[RunConfig, Data]
     earlier = folder.config() if arguments.resume else None
     if earlier is None:
         _model(arguments, num_classes=2)  # reading the data can take minutes
+        if arguments.start is not None:
+            RunFolder(arguments.start).config()
     images = load_images(arguments.data, "train", earlier.image_shape if earlier else arguments.image_shape)
     source = arguments.extra or (earlier.extra if earlier else None)
     extra = None if source is None else load_extra(source, images)

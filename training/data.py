@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from training.source import DataError, open_split, spread
 
 HELD_OUT = 2500
+LEAST_SIDE = 8
+"""Of images that are resized; the networks shrink features eightfold."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,11 @@ def load_images(source: str, split: str, image_shape: tuple[int, int] | None = N
     """Load one split of a name in `DATA_SETS`, a Hub id, or a local folder of parquet files or of a folder per class.
 
     Images are resized to `image_shape` (height, width) where it is given. Raises DataError when the source, split or
-    columns are missing, an image cannot be read, the images differ in size and no shape is given, or there are fewer
-    than two classes.
+    columns are missing, an image cannot be read, the images differ in size and no shape is given, the shape is too
+    small, or there are fewer than two classes.
     """
+    if image_shape is not None and min(image_shape) < LEAST_SIDE:
+        raise DataError(f"image_shape is {image_shape}; expected {LEAST_SIDE} or more pixels a side")
     opened = open_split(source, split)
     table = opened.table.cast_column(opened.image_column, datasets.Image(mode="RGB"))
     pixels = _pixels(table, opened.image_column, source, image_shape)
@@ -103,7 +107,9 @@ def _pixels(data: datasets.Dataset, column: str, source: str, image_shape: tuple
         try:
             image = np.asarray(_resized(next(rows)[column], image_shape))
         except Exception as error:  # Pillow raises many kinds
-            raise DataError(f"image {index} of {source!r} cannot be read: {error}") from error
+            raise DataError(
+                f"image {index} of {source!r} cannot be read: {error}. Replace the file or take it out"
+            ) from error
         if pixels is None:
             pixels = np.empty((len(data), *image.shape), dtype=np.uint8)
         if image.shape != pixels.shape[1:]:
