@@ -1,20 +1,16 @@
 """python -m benchmarks.deployment: what FSR, int8, evidence and attack graphs cost in onnxruntime.
 
-Each row times two graphs alternately in one run, on random weights and images: pairs of single calls, of which
-the median ratio and its quartiles are reported. Absolute times are of this machine, ratios travel better.
+Each row times two graphs in pairs of single calls, on random weights and images; see `benchmarks.pairs`.
 """
 
 import logging
 import platform
-import statistics
-import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import onnx
@@ -22,8 +18,8 @@ import onnxruntime
 import torch
 import tyro
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from benchmarks.pairs import Measured, Pair, measured
 from export.attack_graph import attack_network, example_inputs
 from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
@@ -85,14 +81,6 @@ class WithHeads(nn.Module):
         return self.network(images), *self._as_written[0].heads
 
 
-class Row(NamedTuple):
-    """Two calls to compare: the ratio is time of `candidate` over time of `reference`."""
-
-    name: str
-    candidate: Callable[[], object]
-    reference: Callable[[], object]
-
-
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks.deployment")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -107,7 +95,7 @@ def main() -> None:
             for batch in arguments.batches:
                 known = rows(width, files, batch, arguments.threads)
                 for name in arguments.only:
-                    print(measured(known[name], batch, arguments.pairs), flush=True)
+                    print(line(known[name], measured(known[name], arguments.pairs), batch), flush=True)
 
 
 def make_files(width: int, folder: Path) -> dict[str, Path]:
@@ -133,7 +121,7 @@ def make_files(width: int, folder: Path) -> dict[str, Path]:
     return {name: folder / name / "model.onnx" for name in graphs}
 
 
-def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) -> dict[RowName, Row]:
+def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) -> dict[RowName, Pair]:
     images = np.random.default_rng(1).random((batch, 3, *SHAPE), dtype=np.float32)
     labels = np.zeros(batch, np.int64)
     model = {name: OnnxModel(files[name], device="cpu", threads=threads) for name in ("plain", "fsr", "int8")}
@@ -148,30 +136,19 @@ def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) ->
 
     network = f"width {width}"
     return {
-        "plain": Row(f"{network}: FSR / plain", fsr, lambda: model["plain"].logits(images)),
-        "as-written": Row(f"{network}: FSR / FSR as written with auxiliary heads", fsr, all_of("as written")),
-        "int8": Row(f"{network}: fp32 / int8", fsr, lambda: model["int8"].logits(images)),
-        "evidence": Row(f"{network}: evidence / model", all_of("evidence"), fsr),
-        "attack": Row(f"{network}: attack step / model", lambda: attack.step(images, labels, CROSS_ENTROPY), fsr),
+        "plain": Pair(f"{network}: FSR / plain", fsr, lambda: model["plain"].logits(images)),
+        "as-written": Pair(f"{network}: FSR / FSR as written with auxiliary heads", fsr, all_of("as written")),
+        "int8": Pair(f"{network}: fp32 / int8", fsr, lambda: model["int8"].logits(images)),
+        "evidence": Pair(f"{network}: evidence / model", all_of("evidence"), fsr),
+        "attack": Pair(f"{network}: attack step / model", lambda: attack.step(images, labels, CROSS_ENTROPY), fsr),
     }
 
 
-def measured(row: Row, batch: int, pairs: int) -> str:
-    """The row as Markdown. Each pair is timed in the opposite order of the one before."""
-    times: dict[Callable[[], object], list[float]] = {row.candidate: [], row.reference: []}
-    for call in times:
-        call()
-    for pair in tqdm(range(pairs), desc=row.name, leave=False, file=sys.stderr):
-        order = list(times) if pair % 2 else list(times)[::-1]
-        for call in order:
-            started = time.perf_counter()
-            call()
-            times[call].append(time.perf_counter() - started)
-    candidate, reference = times[row.candidate], times[row.reference]
-    ratios = [one / other for one, other in zip(candidate, reference, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
-    milliseconds = " | ".join(f"{1000 * statistics.median(values):.1f}" for values in (candidate, reference))
-    return f"| {row.name} | {batch} | {median:.3f} ({low:.3f} - {high:.3f}) | {milliseconds} |"
+def line(pair: Pair, found: Measured, batch: int) -> str:
+    """The row as Markdown."""
+    low, median, high = found.ratio
+    milliseconds = " | ".join(f"{1000 * seconds:.1f}" for seconds in found.medians)
+    return f"| {pair.name} | {batch} | {median:.3f} ({low:.3f} - {high:.3f}) | {milliseconds} |"
 
 
 def _evidence(network: nn.Module) -> onnx.ModelProto:

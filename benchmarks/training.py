@@ -1,14 +1,11 @@
 """python -m benchmarks.training: what a step of adversarial training costs, against the paper's way written out.
 
-Each row times two calls alternately in one run, on random images: pairs, of which the median ratio and its quartiles
-are reported. Absolute times are of this machine, ratios travel better.
+Each row times two calls in pairs, on random images; see `benchmarks.pairs`.
 """
 
-import dataclasses
 import platform
 import statistics
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,26 +13,15 @@ from typing import NamedTuple
 
 import torch
 import tyro
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from tqdm import tqdm
 
-from training.augmentation import augment
-from training.batches import Data, shuffled_batches
-from training.checkpoint import ModelConfig, RunConfig
-from training.data import ImageData
+from benchmarks.pairs import Measured, Pair, measured, quartiles, timed
+from benchmarks.training_steps import PAPER, SIDE, AsWritten, Ours
 from training.device import Device, pick_device
 from training.environment import environment
-from training.models import FSRNet, create_model
+from training.models import FSRNet
 from training.processes import ALONE
-from training.recipes import RECIPES
-from training.state import State
-from training.train import train_epoch
 
-PAPER = RECIPES["paper"]
-SIDE = 32
-CLASSES = tuple("0123456789")
 EPOCH_IMAGES = 47_500
 """Of CIFAR-10 without the held-out ones."""
 INSTRUCTIONS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16")
@@ -55,139 +41,11 @@ class Arguments:
     """All cores by default."""
 
 
-class FSRAsWritten(nn.Module):
-    """FSR as section 3 has it: Eq. 2 with two noises and a softmax over both scores, f+, f- and f~- each made.
-
-    At test time both u are 1/2. `heads` holds the auxiliary logits of the latest pass.
-    """
-
-    def __init__(self, fsr: nn.Module) -> None:
-        super().__init__()
-        self.fsr = fsr
-        self.heads: tuple[Tensor, Tensor, Tensor]
-
-    def forward(self, features: Tensor) -> Tensor:
-        robust_score = torch.sigmoid(self.fsr.separation.score(features))
-        uniform = [torch.rand_like(features) if self.training else torch.full_like(features, 0.5) for _ in range(2)]
-        noisy = [
-            torch.log(score + 1e-8) - torch.log(-torch.log(u + 1e-8) + 1e-8)
-            for score, u in zip((robust_score, 1 - robust_score), uniform, strict=True)
-        ]
-        mask = torch.softmax(torch.stack(noisy) / self.fsr.separation.tau, dim=0)[0]
-        robust, nonrobust = features * mask, features * (1 - mask)
-        recalibrated = nonrobust + (1 - mask) * self.fsr.recalibration(nonrobust)
-        robust_logits, nonrobust_logits, recalibrated_logits = (
-            self.fsr.auxiliary(part.mean(dim=(2, 3))) for part in (robust, nonrobust, recalibrated)
-        )
-        self.heads = (robust_logits, nonrobust_logits, recalibrated_logits)
-        return robust + recalibrated
-
-
-class AsWritten:
-    """A step of the paper's way: float32, NCHW, weights that require gradients throughout, every head in every pass."""
-
-    def __init__(self, width: int, batch: int, device: torch.device) -> None:
-        torch.manual_seed(0)
-        network = create_model("resnet18", width=width).network
-        self.fsr = FSRAsWritten(network.layer4[1])
-        network.layer4[1] = self.fsr
-        self.network = network.to(device)
-        self.optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
-        self.images = torch.rand(batch, 3, SIDE, SIDE, device=device)
-        self.labels = torch.randint(len(CLASSES), (batch,), device=device)
-
-    def step(self) -> None:
-        attacked = self._attacked()
-        self.network.train()
-        logits = self.network(attacked)
-        mistake = logits.detach().scatter(1, self.labels[:, None], -torch.inf).argmax(dim=1)
-        robust, nonrobust, recalibrated = self.fsr.heads
-        separation = F.cross_entropy(robust, self.labels) + F.cross_entropy(nonrobust, mistake)  # Eq. 3
-        recalibration = F.cross_entropy(recalibrated, self.labels)  # Eq. 4
-        loss = F.cross_entropy(logits, self.labels) + separation + recalibration  # Eq. 5
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-
-    def _attacked(self) -> Tensor:
-        epsilon, step_size = PAPER.epsilon, PAPER.step_size
-        self.network.eval()
-        attacked = (self.images + torch.empty_like(self.images).uniform_(-epsilon, epsilon)).clamp(0, 1)
-        for _ in range(PAPER.pgd_steps):
-            attacked = attacked.detach().requires_grad_()
-            loss = F.cross_entropy(self.network(attacked), self.labels)
-            (gradient,) = torch.autograd.grad(loss, attacked)
-            moved = attacked.detach() + step_size * gradient.sign()
-            attacked = moved.clamp(self.images - epsilon, self.images + epsilon).clamp(0, 1)
-        return attacked.detach()
-
-
-class Ours:
-    """A step of `train_epoch`: an epoch of a single batch, its reading and augmentation included."""
-
-    def __init__(self, width: int, batch: int, device: Device, *, fsr: bool = True) -> None:
-        torch.manual_seed(0)
-        pixels = torch.randint(256, (batch, 3, SIDE, SIDE), dtype=torch.uint8)
-        images = ImageData(pixels, torch.randint(len(CLASSES), (batch,)), CLASSES)
-        self.recipe = dataclasses.replace(PAPER, batch_size=batch)
-        self.device = device
-        self.data = Data(images, images).scaled(1.0, device)
-        config = RunConfig(
-            model=ModelConfig("resnet18", len(CLASSES), fsr, width, tau=0.1),
-            recipe_name="paper",
-            recipe=self.recipe,
-            start=None,
-            data="random",
-            data_name="random",
-            data_sha256="",
-            classes=CLASSES,
-            image_shape=(SIDE, SIDE),
-            seed=0,
-        )
-        self.state = State.create(config, device, ALONE)
-        self.order = torch.Generator().manual_seed(0)
-
-    def step(self) -> None:
-        with self.device.training():
-            train_epoch(
-                self.state,
-                self.data,
-                self.recipe,
-                1,
-                self.recipe.pgd_steps,
-                self.order,
-                self.device,
-                ALONE,
-                lambda epoch, images, means: None,
-            )
-
-    def read(self) -> None:
-        """The input pipeline of a step alone."""
-        for pixels, labels in shuffled_batches(self.data, self.recipe, self.order, ALONE):
-            place = self.device.torch_device
-            augmented, _ = augment(pixels.to(place), labels.to(place), len(CLASSES), self.recipe, 1.0)
-            self.device.place_images(augmented, self.state.model)
-
-
 class Row(NamedTuple):
-    """Two calls to compare: the ratio is time of `candidate` over time of `reference`."""
+    """A pair, and the ratio that is wanted."""
 
-    name: str
+    pair: Pair
     wanted: str
-    candidate: Callable[[], object]
-    reference: Callable[[], object]
-
-
-class Measured(NamedTuple):
-    """Seconds of each call, pair by pair."""
-
-    candidate: list[float]
-    reference: list[float]
-
-    @property
-    def ratio(self) -> tuple[float, float, float]:
-        """The quartiles of the pairs' ratios."""
-        return quartiles([one / other for one, other in zip(self.candidate, self.reference, strict=True)])
 
 
 def main() -> None:
@@ -214,7 +72,7 @@ def report(arguments: Arguments) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     ours = Ours(arguments.width, arguments.batch, device)
     for row in rows(arguments, ours, device):
-        yield line(row, measured(row, arguments.pairs, device), arguments.batch)
+        yield line(row, measured(row.pair, arguments.pairs, waiting_for(device)), arguments.batch)
     yield ""
     yield from cuda_rows(arguments, ours, device)
 
@@ -224,9 +82,9 @@ def rows(arguments: Arguments, ours: Ours, device: Device) -> list[Row]:
     written = AsWritten(width, batch, device.torch_device)
     plain = Ours(width, batch, device, fsr=False)
     return [
-        Row("the paper's way, float32 NCHW / ours", speedup_wanted(device), written.step, ours.step),
-        Row("AT+FSR / AT", "<= 1.10 on a CPU", ours.step, plain.step),
-        Row("input pipeline / step", "<= 0.03", ours.read, ours.step),
+        Row(Pair("the paper's way, float32 NCHW / ours", written.step, ours.step), speedup_wanted(device)),
+        Row(Pair("AT+FSR / AT", ours.step, plain.step), "<= 1.10 on a CPU"),
+        Row(Pair("input pipeline / step", ours.read, ours.step), "<= 0.03"),
     ]
 
 
@@ -249,7 +107,8 @@ def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]
     if not device.is_cuda:
         yield "| images/s, epoch seconds, share of the bf16 matrix peak | not run: no CUDA device |"
         return
-    low, seconds, high = quartiles([timed(ours.step, device) for _ in range(arguments.pairs)])
+    wait = waiting_for(device)
+    low, seconds, high = quartiles([timed(ours.step, wait) for _ in range(arguments.pairs)])
     images_per_second = arguments.batch / seconds
     peak, forward = matrix_peak(device), forward_flop(ours.state.model)
     passes = 3 * (PAPER.pgd_steps + 1)  # forward, gradient of the features, gradient of the weights
@@ -266,8 +125,9 @@ def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]
 def matrix_peak(device: Device) -> float:
     """FLOP/s of a bfloat16 product of two square matrices, the median of 20."""
     left, right = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE, device=device.torch_device, dtype=torch.bfloat16)
-    timed(lambda: left @ right, device)
-    return 2 * MATRIX_SIDE**3 / statistics.median(timed(lambda: left @ right, device) for _ in range(20))
+    wait = waiting_for(device)
+    timed(lambda: left @ right, wait)
+    return 2 * MATRIX_SIDE**3 / statistics.median(timed(lambda: left @ right, wait) for _ in range(20))
 
 
 def forward_flop(model: FSRNet) -> int:
@@ -280,42 +140,14 @@ def forward_flop(model: FSRNet) -> int:
     return counter.get_total_flops()
 
 
-def measured(row: Row, pairs: int, device: Device) -> Measured:
-    """Each pair is timed in the opposite order of the one before; one call of each comes first."""
-    times: dict[Callable[[], object], list[float]] = {row.candidate: [], row.reference: []}
-    for call in times:
-        timed(call, device)
-    for pair in tqdm(range(pairs), desc=row.name, leave=False, file=sys.stderr):
-        for call in list(times) if pair % 2 else list(times)[::-1]:
-            times[call].append(timed(call, device))
-    return Measured(times[row.candidate], times[row.reference])
-
-
-def timed(call: Callable[[], object], device: Device) -> float:
-    """Seconds until the device has done it."""
-    _wait(device)
-    started = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - started
-
-
 def line(row: Row, found: Measured, batch: int) -> str:
     low, median, high = found.ratio
-    speeds = " | ".join(f"{batch / statistics.median(seconds):.1f}" for seconds in found)
-    return f"| {row.name} | {median:.3f} ({low:.3f} - {high:.3f}) | {row.wanted} | {speeds} |"
+    speeds = " | ".join(f"{batch / seconds:.1f}" for seconds in found.medians)
+    return f"| {row.pair.name} | {median:.3f} ({low:.3f} - {high:.3f}) | {row.wanted} | {speeds} |"
 
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4)
-    return low, median, high
-
-
-def _wait(device: Device) -> None:
-    if device.is_cuda:
-        torch.cuda.synchronize()
+def waiting_for(device: Device) -> Callable[[], None]:
+    return torch.cuda.synchronize if device.is_cuda else lambda: None
 
 
 if __name__ == "__main__":

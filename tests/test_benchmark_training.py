@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.training import Arguments, FSRAsWritten, forward_flop, report
+from benchmarks.training import Arguments, forward_flop, report
+from benchmarks.training_steps import FSRAsWritten
 from training.models import create_model
 
 

@@ -55,7 +55,7 @@ def folder(root, images):
     ("images", "message"),
     [
         ([("a", Image.new("RGB", (8, 8))), ("b", Image.new("RGB", (9, 8)))], "is 9x8 pixels, the first 8x8"),
-        ([("a", Image.new("RGB", (8, 8))), ("b", b"garbage")], "image 1 of .* cannot be read"),
+        ([("a", Image.new("RGB", (8, 8))), ("b", b"garbage")], "image 1 of .* cannot be read: .* Replace the file"),
         ([("a", Image.new("RGB", (8, 8))), ("a", Image.new("RGB", (8, 8)))], "two or more folders, one per class"),
     ],
 )
@@ -81,7 +81,7 @@ def test_images_without_a_label_are_refused(tmp_path):
 
 
 def test_a_missing_split_and_a_wrong_path_are_named(tiny_data, tmp_path):
-    with pytest.raises(DataError, match="has no split 'validation'; it has train, test"):
+    with pytest.raises(DataError, match="has no split 'validation'; it has train, test. .* in validation/CLASS/"):
         load_images(str(tiny_data), "validation")
     with pytest.raises(DataError, match="cannot load data .*nowhere.* Expected cifar10, .* a Hugging Face id"):
         load_images(str(tmp_path / "nowhere"), "train")
@@ -97,6 +97,7 @@ def test_held_out_images_are_disjoint_repeatable_and_seeded(tiny_data):
     assert not torch.equal(held_out.pixels, hold_out(data, 50, seed=2)[1].pixels)
     with pytest.raises(DataError, match="cannot hold out 600 of 600 training images"):
         hold_out(data, 600, seed=1)
+    assert len(hold_out(data, None, seed=1)[1]) == 60, "a tenth of little data"
 
 
 def test_spread_images_cover_data_that_is_sorted_by_class(tiny_data):
@@ -124,8 +125,10 @@ def test_images_of_several_sizes_load_with_a_shape(tmp_path):
     source = folder(tmp_path, [("a", wide), ("b", Image.new("RGB", (8, 9), "blue"))])
     with pytest.raises(DataError, match="expected images of one size, or the size to make of them by --image-shape"):
         load_images(source, "train")
-    data = load_images(source, "train", (5, 5))
-    assert data.shape == (5, 5)
+    with pytest.raises(DataError, match=r"image_shape is \(0, 8\); expected 8 or more pixels a side"):
+        load_images(source, "train", (0, 8))
+    data = load_images(source, "train", (8, 8))
+    assert data.shape == (8, 8)
     for red, _, blue in data.pixels.flatten(2).float().mean(dim=2).tolist():
         assert red < 20 < 230 < blue
 

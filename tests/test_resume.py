@@ -41,14 +41,19 @@ def whole(tiny_data, tmp_path_factory):
 
 def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_path, whole):
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "4"]
+    command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "8"]
     command += ["--held-out", "32", "--epochs", "3"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    log = tmp_path / "log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
     deadline = time.monotonic() + 120
     while not (killed / "resume.safetensors").exists():
-        assert process.poll() is None
+        assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)  # it lives, and does not end meanwhile
+    with pytest.raises(CheckpointError, match=f"is being written by process {process.pid} on .* has one writer"):
+        run(Arguments(data=str(tiny_data), out=killed, resume=True))
     process.send_signal(signal.SIGKILL)
     process.wait()
     run(Arguments(data=str(tiny_data), out=killed, resume=True))

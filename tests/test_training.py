@@ -21,6 +21,7 @@ from training.validation import TrainingStoppedError, stop_if_overfitted
 
 def test_a_run_leaves_all_that_is_needed_to_rebuild_and_judge_it(checkpoint):
     assert {path.name for path in checkpoint.iterdir()} == {
+        ".lock",
         "config.json",
         "best.safetensors",
         "last.safetensors",

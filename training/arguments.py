@@ -13,6 +13,10 @@ from training.recipes import RECIPES, Recipe, RecipeName
 PROGRAM = "python -m training"
 
 
+class ArgumentError(ValueError):
+    """An argument makes no sense; the message names its value, the rule and the fix."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Arguments:
     """Train a network adversarially. Leaves config.json, best and last weights, history.jsonl and curves.png."""

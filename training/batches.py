@@ -37,19 +37,27 @@ def shuffled_batches(
 
     An epoch has as many batches as the training images fill alone, whatever share of them is extra.
     """
+    steps = len(data.training) // recipe.batch_size
     extra_count = round(recipe.extra_fraction * recipe.batch_size)
     own_count = recipe.batch_size - extra_count
-    own = torch.randperm(len(data.training), generator=order)
     places = processes.share(torch.arange(recipe.batch_size))
-    for step in range(len(data.training) // recipe.batch_size):
-        indices = own[step * own_count + places[places < own_count]]
-        pixels, labels = data.training.pixels[indices], data.training.labels[indices]
-        if data.extra is not None and extra_count > 0:
-            drawn = torch.randint(len(data.extra), (extra_count,), generator=order)
-            drawn = drawn[places[places >= own_count] - own_count]
-            pixels = torch.cat([pixels, data.extra.pixels[drawn]])
-            labels = torch.cat([labels, data.extra.labels[drawn]])
+    own = torch.randperm(len(data.training), generator=order)[: steps * own_count].view(steps, own_count)
+    own = _beside(data.training, own[:, places[places < own_count]])
+    if data.extra is None or extra_count == 0:
+        for indices in own:
+            yield data.training.pixels[indices], data.training.labels[indices]
+        return
+    drawn = torch.randint(len(data.extra), (steps, extra_count), generator=order)
+    drawn = _beside(data.extra, drawn[:, places[places >= own_count] - own_count])
+    for indices, extra in zip(own, drawn, strict=True):
+        pixels = torch.cat([data.training.pixels[indices], data.extra.pixels[extra]])
+        labels = torch.cat([data.training.labels[indices], data.extra.labels[extra]])
         yield pixels, labels
+
+
+def _beside(images: ImageData, indices: Tensor) -> Tensor:
+    """An epoch's indices where the images lie, so that a GPU is not waited for in every step."""
+    return indices.to(images.pixels.device, non_blocking=True)
 
 
 def _place(images: ImageData, device: Device) -> ImageData:

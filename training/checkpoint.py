@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.data import ImageData
+from training.lock import LockedError, locked
 from training.models import FSRNet, create_model
 from training.recipes import Recipe
 from training.source import DataError
@@ -111,12 +113,43 @@ class RunFolder:
         self._config_path = path / "config.json"
         self._environment_path = path / "environment.json"
         self._resume_path = path / "resume.safetensors"
+        self._lock_path = path / ".lock"
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a run in the folder."""
+        return self._config_path.exists()
+
+    def check_is_new(self) -> None:
+        """Raise CheckpointError where there is something already."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise CheckpointError(f"{self.path} is a file; choose another --out")
+        if self.has_begun:
+            raise CheckpointError(f"{self.path} holds a run; go on with it by --resume, or choose another --out")
+        if any(path != self._lock_path for path in self.path.iterdir()):
+            raise CheckpointError(f"{self.path} is not empty and holds no run; choose another --out")
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Within, this process alone writes here. Raises CheckpointError where another one does, as long as it lives.
+
+        A run whose torchrun was killed may live on.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with locked(self._lock_path):
+                yield
+        except LockedError as holder:
+            raise CheckpointError(
+                f"{self.path} is being written by {holder}; a run folder has one writer. Wait until that process ends, "
+                "or end it"
+            ) from holder
 
     def create(self, config: RunConfig) -> None:
-        """Make the folder. Raises CheckpointError where there is something already."""
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise CheckpointError(f"{self.path} is there already; go on with it by --resume, or choose another --out")
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Begin a run in the folder. Raises CheckpointError where there is something already."""
+        self.check_is_new()
         _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:

@@ -12,12 +12,14 @@ from torch.nn import functional as F
 
 
 def color_shape(images: Tensor) -> Tensor:
-    """Each image through one operation of `OPERATIONS`, all equally likely."""
+    """Each image through one operation of `OPERATIONS`, all equally likely.
+
+    All images go through all of them: picking out those of an operation would wait for a GPU to count them.
+    """
     chosen = torch.randint(len(OPERATIONS), (len(images),), device=images.device)
-    changed = images.clone()
+    changed = images
     for index, operation in enumerate(OPERATIONS):
-        is_chosen = chosen == index
-        changed[is_chosen] = operation(images[is_chosen])
+        changed = torch.where((chosen == index)[:, None, None, None], operation(images), changed)
     return changed
 
 
@@ -90,8 +92,8 @@ def _blend(other: Tensor, images: Tensor, low: float, high: float) -> Tensor:
 
 
 def _grey(images: Tensor) -> Tensor:
-    weights = images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True).expand_as(images)
+    red, green, blue = images.split(1, dim=1)
+    return (0.299 * red + 0.587 * green + 0.114 * blue).expand_as(images)
 
 
 def _signed(images: Tensor, low: float, high: float) -> Tensor:
@@ -101,8 +103,6 @@ def _signed(images: Tensor, low: float, high: float) -> Tensor:
 
 def _affine(images: Tensor, a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """Each output pixel at (x, y) is taken from (a x + b y, c x + d y), coordinates from the centre."""
-    if len(images) == 0:
-        return images
     zero = torch.zeros_like(a)
     matrices = torch.stack([torch.stack([a, b, zero], dim=1), torch.stack([c, d, zero], dim=1)], dim=1)
     grid = F.affine_grid(matrices, list(images.shape), align_corners=False)

@@ -1,15 +1,10 @@
 """The command python -m training: data and progress bar around `train`."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
-from tqdm import tqdm
-
-from training.arguments import Arguments, parse
+from training.arguments import ArgumentError, Arguments, parse
 from training.batches import Data
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
@@ -17,14 +12,11 @@ from training.data import ImageData, hold_out, load_extra, load_images
 from training.device import pick_device
 from training.environment import environment
 from training.processes import ALONE, Processes, joined
-from training.recipes import ACTIVATION_OF_RECIPE, Recipe
+from training.progress import progress_bar, tensorboard
+from training.recipes import ACTIVATION_OF_RECIPE
 from training.source import DataError
-from training.train import Progress, train
+from training.train import train
 from training.validation import TrainingStoppedError
-
-
-class ArgumentError(ValueError):
-    """An argument makes no sense."""
 
 
 def main() -> None:
@@ -37,13 +29,62 @@ def main() -> None:
     except (ArgumentError, CheckpointError, DataError, TrainingStoppedError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
+        if not RunFolder(arguments.out).has_begun:
+            sys.exit("\nstopped; nothing was written")
         sys.exit(f"\nstopped; go on with: python -m training --data {arguments.data} --out {arguments.out} --resume")
 
 
 def run(arguments: Arguments, processes: Processes = ALONE) -> str:
     """Run or go on, showing a progress bar; returns what was reached in one line."""
     folder = RunFolder(arguments.out)
+    if processes.is_first and not arguments.resume:
+        folder.check_is_new()
+    config, data = _prepared(arguments, folder)
+    recipe = config.recipe
+    if recipe.batch_size % processes.count:
+        raise ArgumentError(
+            f"batch_size is {recipe.batch_size}; expected a multiple of the {processes.count} processes"
+        )
+    device = pick_device(arguments.deterministic)
+    with folder.claimed() if processes.is_first else nullcontext():
+        if processes.is_first:
+            if not arguments.resume:
+                folder.create(config)
+            folder.save_environment(environment(device, processes))
+        processes.wait()
+        total = recipe.epochs * (len(data.training) // recipe.batch_size) * recipe.batch_size
+        done = total * len(folder.history()) // recipe.epochs
+        try:
+            with (
+                progress_bar(recipe, total, done, is_shown=processes.is_first) as progress,
+                tensorboard(arguments.out if arguments.tensorboard and processes.is_first else None) as record,
+            ):
+                train(
+                    config,
+                    folder,
+                    data,
+                    device,
+                    processes,
+                    compiled=arguments.compile,
+                    progress=progress,
+                    record=record,
+                )
+        finally:
+            if processes.is_first and (history := folder.history()):
+                plot_history(history, arguments.out / "curves.png")
+    final = folder.history()[-1]
+    clean, attacked = final["validation_clean_accuracy"], final["validation_pgd10_accuracy"]
+    n = min(recipe.validation_images, len(data.validation))
+    return f"{arguments.out}: clean {clean:.1%}, PGD-10 {attacked:.1%} on {n} held-out images after the last epoch"
+
+
+def _prepared(arguments: Arguments, folder: RunFolder) -> tuple[RunConfig, Data]:
+    """The run's config, of old with --resume, and its data, checked against each other; nothing is written."""
     earlier = folder.config() if arguments.resume else None
+    if earlier is None:
+        _model(arguments, num_classes=2)  # reading the data can take minutes
+        if arguments.start is not None:
+            RunFolder(arguments.start).config()
     images = load_images(arguments.data, "train", earlier.image_shape if earlier else arguments.image_shape)
     source = arguments.extra or (earlier.extra if earlier else None)
     extra = None if source is None else load_extra(source, images)
@@ -54,84 +95,17 @@ def run(arguments: Arguments, processes: Processes = ALONE) -> str:
     training, validation = hold_out(images, recipe.held_out, config.seed)
     if len(training) < recipe.batch_size:
         raise DataError(
-            f"{len(training)} images are left to train on; expected at least one batch of {recipe.batch_size}"
+            f"{len(training)} images are left to train on and {len(validation)} held out; expected at least one batch "
+            f"of {recipe.batch_size}. Lower --batch-size or --held-out"
         )
-    if recipe.batch_size % processes.count:
-        raise ArgumentError(
-            f"batch_size is {recipe.batch_size}; expected a multiple of the {processes.count} processes"
-        )
-    device = pick_device(arguments.deterministic)
-    if processes.is_first:
-        if not arguments.resume:
-            folder.create(config)
-        folder.save_environment(environment(device, processes))
-    processes.wait()
-    total = recipe.epochs * (len(training) // recipe.batch_size) * recipe.batch_size
-    done = total * len(folder.history()) // recipe.epochs
-    try:
-        with (
-            _progress_bar(recipe, total, done, is_shown=processes.is_first) as progress,
-            _tensorboard(arguments.out if arguments.tensorboard and processes.is_first else None) as record,
-        ):
-            train(
-                config,
-                folder,
-                Data(training, validation, extra),
-                device,
-                processes,
-                compiled=arguments.compile,
-                progress=progress,
-                record=record,
-            )
-    finally:
-        if processes.is_first and (history := folder.history()):
-            plot_history(history, arguments.out / "curves.png")
-    final = folder.history()[-1]
-    clean, attacked = final["validation_clean_accuracy"], final["validation_pgd10_accuracy"]
-    n = min(recipe.validation_images, len(validation))
-    return f"{arguments.out}: clean {clean:.1%}, PGD-10 {attacked:.1%} on {n} held-out images after the last epoch"
+    return config, Data(training, validation, extra)
 
 
-@contextmanager
-def _progress_bar(recipe: Recipe, total: int, done: int, is_shown: bool) -> Iterator[Progress]:
-    with tqdm(total=total, initial=done, unit="img", smoothing=0.02, disable=not is_shown) as bar:
-
-        def progress(epoch: int, images: int, means: Mapping[str, Tensor]) -> None:
-            if bar.update(images):  # only when the bar is due, so that a GPU is seldom waited for
-                shown = [f"{name.removesuffix('_loss')} {float(means[name]):.2f}" for name in means if "loss" in name]
-                bar.set_description(f"epoch {epoch}/{recipe.epochs}", refresh=False)
-                bar.set_postfix_str(f"{' '.join(shown)} accuracy {float(means['train_accuracy']):.1%}", refresh=False)
-
-        yield progress
-
-
-@contextmanager
-def _tensorboard(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Takes lines of the history and writes them for TensorBoard below `folder`; None writes nothing."""
-    if folder is None:
-        yield lambda line: None
-        return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ModuleNotFoundError as missing:
-        raise ArgumentError(
-            "--tensorboard needs tensorboard; install it with: pip install 'fsr-serve[tensorboard]'"
-        ) from missing
-
-    with SummaryWriter(folder / "tensorboard") as writer:
-
-        def record(line: Mapping[str, Any]) -> None:
-            for name, value in line.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, line["epoch"])
-
-        yield record
-
-
-def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) -> RunConfig:
+def _model(arguments: Arguments, num_classes: int) -> ModelConfig:
+    """Raises ArgumentError for a network that cannot be built."""
     model = ModelConfig(
         name=arguments.model,
-        num_classes=len(images.classes),
+        num_classes=num_classes,
         fsr=arguments.fsr,
         width=arguments.width,
         tau=arguments.tau,
@@ -141,9 +115,17 @@ def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) ->
         rival=arguments.rival,
         activation=arguments.activation or ACTIVATION_OF_RECIPE[arguments.recipe_name],
     )
+    try:
+        model.build()
+    except ValueError as error:
+        raise ArgumentError(str(error)) from error
+    return model
+
+
+def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) -> RunConfig:
+    model = _model(arguments, len(images.classes))
     recipe = arguments.recipe
     try:
-        model.build()  # refuse bad values before anything is written
         config = RunConfig(
             model=model,
             recipe_name=arguments.recipe_name,

@@ -12,6 +12,10 @@ from torch.nn import functional as F
 
 from training.source import DataError, open_split, spread
 
+HELD_OUT = 2500
+LEAST_SIDE = 8
+"""Of images that are resized; the networks shrink features eightfold."""
+
 
 @dataclass(frozen=True)
 class ImageData:
@@ -64,17 +68,24 @@ def load_images(source: str, split: str, image_shape: tuple[int, int] | None = N
     """Load one split of a name in `DATA_SETS`, a Hub id, or a local folder of parquet files or of a folder per class.
 
     Images are resized to `image_shape` (height, width) where it is given. Raises DataError when the source, split or
-    columns are missing, an image cannot be read, the images differ in size and no shape is given, or there are fewer
-    than two classes.
+    columns are missing, an image cannot be read, the images differ in size and no shape is given, the shape is too
+    small, or there are fewer than two classes.
     """
+    if image_shape is not None and min(image_shape) < LEAST_SIDE:
+        raise DataError(f"image_shape is {image_shape}; expected {LEAST_SIDE} or more pixels a side")
     opened = open_split(source, split)
     table = opened.table.cast_column(opened.image_column, datasets.Image(mode="RGB"))
     pixels = _pixels(table, opened.image_column, source, image_shape)
     return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
-def hold_out(data: ImageData, count: int, seed: int) -> tuple[ImageData, ImageData]:
-    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order."""
+def hold_out(data: ImageData, count: int | None, seed: int) -> tuple[ImageData, ImageData]:
+    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order.
+
+    By default as many as `HELD_OUT`, or a tenth of the data where that is less.
+    """
+    if count is None:
+        count = min(HELD_OUT, max(1, len(data) // 10))
     if not 0 < count < len(data):
         raise DataError(
             f"cannot hold out {count} of {len(data)} training images for validation; "
@@ -96,7 +107,9 @@ def _pixels(data: datasets.Dataset, column: str, source: str, image_shape: tuple
         try:
             image = np.asarray(_resized(next(rows)[column], image_shape))
         except Exception as error:  # Pillow raises many kinds
-            raise DataError(f"image {index} of {source!r} cannot be read: {error}") from error
+            raise DataError(
+                f"image {index} of {source!r} cannot be read: {error}. Replace the file or take it out"
+            ) from error
         if pixels is None:
             pixels = np.empty((len(data), *image.shape), dtype=np.uint8)
         if image.shape != pixels.shape[1:]:

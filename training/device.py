@@ -47,6 +47,12 @@ class Device:
         """Context in which networks run in this device's format."""
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
+    def place(self, tensor: Tensor) -> Tensor:
+        """The same in the device's memory; this process goes on while a GPU copies."""
+        if self.is_cuda and not tensor.is_cuda:
+            tensor = tensor.pin_memory()
+        return tensor.to(self.torch_device, non_blocking=True)
+
     def place_model(self, model: nn.Module) -> None:
         model.to(self.torch_device, memory_format=self.layout(model))  # type: ignore[call-overload]
 

@@ -70,8 +70,8 @@ class Recipe:
     small_scale: float = 1.0
     natural_share: float = 0.0
     """Share of the epochs, at the start, that train on clean images: features for three fifths of the cost."""
-    held_out: int = 2500
-    """Training images kept for validation and calibration."""
+    held_out: int | None = None
+    """Training images kept for validation and calibration; None for 2,500, or a tenth of the data if that is less."""
     validation_images: int = 2500
     """Held-out images that are attacked after each epoch."""
     patience: int | None = None

@@ -67,7 +67,10 @@ def _load_split(source: str, split: str) -> datasets.Dataset:
             "a folder of parquet files, or a folder with one folder of images per class"
         ) from error
     if split not in splits:
-        raise DataError(f"{source!r} has no split {split!r}; it has {', '.join(splits)}")
+        raise DataError(
+            f"{source!r} has no split {split!r}; it has {', '.join(splits)}. "
+            f"A folder of images has its split {split!r} in {split}/CLASS/"
+        )
     return splits[split]
 
 

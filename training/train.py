@@ -113,12 +113,15 @@ def train_epoch(
     processes: Processes,
     progress: Progress,
 ) -> dict[str, float]:
-    """One pass over the training images in the given order; returns the means over it by name."""
+    """One pass over the training images in the given order; returns the means over it by name.
+
+    Nothing in it waits for a GPU before the pass is over.
+    """
     objective = recipe.objective_in(epoch)
     steps = len(data.training) // recipe.batch_size
     totals: dict[str, Tensor] = {}
     for step, (pixels, labels) in enumerate(shuffled_batches(data, recipe, order, processes)):
-        pixels, labels = pixels.to(device.torch_device), labels.to(device.torch_device)
+        pixels, labels = device.place(pixels), device.place(labels)
         augmented, target = augment(pixels, labels, len(data.training.classes), recipe, recipe.scale(epoch))
         images = device.place_images(augmented, state.model)
 

@@ -71,7 +71,9 @@ def create_model(
     if rival is not None:
         _check_name("rival", rival, RIVALS)
         if fsr or name != "resnet18":
-            raise ValueError(f"rival is {rival!r} with model {name!r} and fsr {fsr}; expected resnet18 without FSR")
+            raise ValueError(
+                f"rival is {rival!r} with model {name!r} and fsr {fsr}; expected resnet18 without FSR: --no-fsr"
+            )
         modules = {place: partial(build, num_classes=num_classes) for place, build in RIVALS[rival].items()}
         return insert(network, modules, IMAGE_SHAPE)
     places = (after or [backbone.fsr_after]) if fsr else []
