@@ -166,7 +166,7 @@ class Ours:
         for pixels, labels in shuffled_batches(self.data, self.recipe, self.order, ALONE):
             place = self.device.torch_device
             augmented, _ = augment(pixels.to(place), labels.to(place), len(CLASSES), self.recipe, 1.0)
-            self.device.place_images(augmented)
+            self.device.place_images(augmented, self.state.model)
 
 
 class Row(NamedTuple):

@@ -28,7 +28,7 @@ def correct_under(
     flags = []
     with frozen(model):
         for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
-            images = device.place_images(to_floats(pixels))
+            images = device.place_images(to_floats(pixels), model)
             labels = labels.to(device.torch_device)
             if attack is not None:
                 images = attack(model, images, labels)

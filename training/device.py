@@ -47,11 +47,28 @@ class Device:
         """Context in which networks run in this device's format."""
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
-    def place_images(self, images: Tensor) -> Tensor:
-        return images.to(self.torch_device, memory_format=torch.channels_last)
-
     def place_model(self, model: nn.Module) -> None:
-        model.to(self.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(self.torch_device, memory_format=self.layout(model))  # type: ignore[call-overload]
+
+    def place_images(self, images: Tensor, model: nn.Module) -> Tensor:
+        """Images (n, c, h, w) for a model that was placed here."""
+        return images.to(self.torch_device, memory_format=self.layout(model))
+
+    def layout(self, model: nn.Module) -> torch.memory_format:
+        """Channels last, unless training would then write past oneDNN's buffers (seen with torch 2.13.0).
+
+        It does on processors with AVX2 alone, in the weight gradient of a strided 1x1 convolution whose input channels
+        are no multiple of 8 (`jit_1x1:avx2`): glibc aborts with "corrupted double-linked list", or nothing is seen.
+        """
+        if self.is_cuda or torch.backends.cpu.get_cpu_capability() != "AVX2":
+            return torch.channels_last
+        return torch.contiguous_format if any(map(_is_strided_and_uneven, model.modules())) else torch.channels_last
+
+
+def _is_strided_and_uneven(module: nn.Module) -> bool:
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels % 8 != 0
 
 
 def pick_device(deterministic: bool = False) -> Device:

@@ -120,7 +120,7 @@ def train_epoch(
     for step, (pixels, labels) in enumerate(shuffled_batches(data, recipe, order, processes)):
         pixels, labels = pixels.to(device.torch_device), labels.to(device.torch_device)
         augmented, target = augment(pixels, labels, len(data.training.classes), recipe, recipe.scale(epoch))
-        images = device.place_images(augmented)
+        images = device.place_images(augmented, state.model)
 
         with device.autocast(), frozen(state.model):
             crafted = craft(state.model, images, target, objective, recipe, epoch, attack_steps)
