@@ -7,7 +7,7 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -19,7 +19,6 @@ import tyro
 from tqdm import tqdm
 
 from export.errors import VerificationError
-from export.flags import FlagsFile
 from export.labelled_images import LabelledImages, load_as_served
 from fsr_serve.artifact import (
     ATTACK_FILE,
@@ -34,7 +33,8 @@ from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, p
 from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
 from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
-from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, AttackName, RandomStarts, definition_of
+from training.evaluation.flags import FlagsFile
+from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, AttackName, Budget, RandomStarts, definition_of
 from training.evaluation.statistics import wilson
 from training.source import DataError
 
@@ -166,18 +166,22 @@ def _measure(
     budget = f"-{arguments.queries}" if attack == "square" else ""
     name = f"{attack}{budget}-{arguments.epsilon:g}-seed{arguments.seed}-{data.sha256[:12]}-{digest}-{engine}.npz"
     flags = FlagsFile((arguments.state or version.path.parent / ".verify") / name, len(data.labels))
-    adversarial = _attack(attack, version, session, arguments, first=flags.done, shape=data.images.shape)
-    with tqdm(total=len(data.labels), initial=flags.done, desc=attack, unit="img", leave=False) as bar:
-        for part in _batches(flags.done, len(data.labels)):
+    parts, known = list(flags.unknown(BATCH)), int(flags.is_known.sum())
+    first = parts[0].start if parts else 0
+    adversarial = _attack(attack, version, session, arguments, first=first, shape=data.images.shape)
+    with tqdm(total=len(data.labels), initial=known, desc=attack, unit="img", leave=False) as bar:
+        for part in parts:
             started = time.perf_counter()
             images, labels = data.images[part], data.labels[part]
             answers = session.logits(adversarial(images, labels)).argmax(axis=1)
-            flags.append(answers == labels, time.perf_counter() - started)
+            flags.write(part, answers == labels, time.perf_counter() - started)
             bar.update(len(labels))
     interval = wilson(int(flags.correct.sum()), len(data.labels))
     return Accuracy(
         attack=attack,
-        definition="images as they are" if attack == "clean" else definition_of(attack, arguments.queries),
+        definition="images as they are"
+        if attack == "clean"
+        else definition_of(attack, Budget(queries=arguments.queries)),
         epsilon=0.0 if attack == "clean" else arguments.epsilon,
         **interval._asdict(),
         n=len(data.labels),
@@ -189,10 +193,6 @@ def _measure(
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
     )
-
-
-def _batches(done: int, total: int) -> Iterator[slice]:
-    return (slice(first, min(first + BATCH, total)) for first in range(done, total, BATCH))
 
 
 def _attack(

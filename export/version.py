@@ -40,7 +40,7 @@ from fsr_serve.artifact import (
     write_manifest,
 )
 from training.data import ImageData, to_floats
-from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS
+from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, Budget
 from training.evaluation.statistics import wilson
 
 COMPARED_IMAGES = 256
@@ -179,7 +179,7 @@ def _accuracies(
     precision: str,
     seconds: float,
 ) -> tuple[Accuracy, ...]:
-    definitions = {"clean": "images as they are", ATTACK: GRADIENT_ATTACKS[ATTACK].definition}
+    definitions = {"clean": "images as they are", ATTACK: GRADIENT_ATTACKS[ATTACK].definition(Budget())}
     return tuple(
         Accuracy(
             attack=attack,

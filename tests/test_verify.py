@@ -65,19 +65,19 @@ def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
     monkeypatch.setattr(command, "BATCH", 5)
     whole = run(version, tiny_data, state=version.parent / "whole")
     asked = 0
-    append = command.FlagsFile.append
+    write = command.FlagsFile.write
 
-    def stop_after_three(self, correct, seconds):
+    def stop_after_three(self, part, correct, seconds):
         nonlocal asked
-        append(self, correct, seconds)
+        write(self, part, correct, seconds)
         asked += 1
         if asked == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.FlagsFile, "append", stop_after_three)
+    monkeypatch.setattr(command.FlagsFile, "write", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         run(version, tiny_data, state=version.parent / "stopped")
-    monkeypatch.setattr(command.FlagsFile, "append", append)
+    monkeypatch.setattr(command.FlagsFile, "write", write)
     resumed = run(version, tiny_data, state=version.parent / "stopped")
     flags = [sorted((version.parent / name).iterdir()) for name in ("whole", "stopped")]
     for one, other in zip(*flags, strict=True):

@@ -1,38 +1,50 @@
 """The command python -m training.evaluation: accuracies of a checkpoint under named attacks."""
 
 import sys
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from training.accuracy import correct_under
-from training.checkpoint import CheckpointError, RunFolder, Weights
-from training.data import load_images
-from training.device import pick_device
-from training.evaluation.protocol import EPSILON, AttackName, definition_of
-from training.evaluation.results import Result, save_result, weights_sha256
+from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
+from training.data import ImageData, load_images
+from training.evaluation.flags import Booleans
+from training.evaluation.measure import Job, Network, measure
+from training.evaluation.protocol import EPSILON, Budget
+from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
 from training.evaluation.statistics import wilson
-from training.evaluation.suite import attack_named
+from training.evaluation.suite import CheckpointAttack, batch_of, definition_of, queries_of
 from training.source import DataError
+
+ENSEMBLE: tuple[CheckpointAttack, ...] = ("fgsm", "pgd20", "pgd100", "cw")
+"""Eq. 6 of the paper; like its published code, an image that is wrong without attack is wrong."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Measure the accuracy of a checkpoint on clean and on attacked images, in float32, with 95 % intervals."""
+    """Measure the accuracy of a checkpoint on clean and on attacked images, in float32, with 95 % intervals.
+
+    Can be stopped and started again: which images were broken is kept in the run folder.
+    """
 
     checkpoint: tyro.conf.Positional[Path]
     """Run folder made by python -m training."""
     data: str | None = None
     """Hugging Face id or folder; by default the data it was trained on."""
-    attacks: tuple[AttackName, ...] = ("fgsm", "pgd20", "cw")
-    """Attacks to run, besides clean images."""
-    queries: int = 1000
-    """Of Square, per image."""
+    attacks: tuple[CheckpointAttack | Literal["ensemble"], ...] = ("fgsm", "pgd20", "cw")
+    """Attacks to run, besides clean images. ensemble: the worst of clean, fgsm, pgd20, pgd100 and cw on each image."""
+    queries: int | None = None
+    """Of attacks that see answers only, per image; by default what is usual for each."""
+    restarts: int = 1
+    """Random starts of each gradient attack."""
+    random_start: bool = True
+    """Whether gradient attacks begin at a random place; the paper's published code begins at the image itself."""
     split: str = "test"
     images: int | None = None
     """Use only so many images, spread evenly over the split."""
@@ -40,7 +52,14 @@ class Arguments:
     """L-infinity bound, in [0, 1] pixels."""
     weights: Weights = "best"
     seed: int = 0
-    """Of random starts and of Square's proposals."""
+    """Of all that is random in the attacks."""
+    batch: int | None = None
+    """Images at a time, and between two saves; by default fewer for attacks that take long."""
+    processes: int = 1
+    """That share the batches, each with its part of the cores, and the GPUs in turn."""
+
+    def budget(self, attack: CheckpointAttack | None) -> Budget:
+        return Budget(self.queries or queries_of(attack), self.restarts, self.random_start)
 
 
 def main() -> None:
@@ -50,7 +69,7 @@ def main() -> None:
     except (CheckpointError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped")
+        sys.exit("\nstopped; the same command goes on from here")
 
 
 def report(arguments: Arguments) -> str:
@@ -60,64 +79,104 @@ def report(arguments: Arguments) -> str:
     """
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
-    model = folder.load_model(arguments.weights)
-    epsilon, seed = arguments.epsilon, arguments.seed
-    if not 0 < epsilon <= 1:
-        raise DataError(f"epsilon is {epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
+    folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
+    data = _images(arguments, config)
+    data_name = config.data_name if arguments.data in (None, config.data) else str(arguments.data)
+    lines = [
+        f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
+        f"{arguments.weights} weights, recipe {config.recipe_name}",
+        f"{data_name}, split {arguments.split}, n = {len(data)}, "
+        f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}, float32",
+        "",
+        f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
+    ]
+    clean = Measurement(
+        weights=arguments.weights,
+        weights_sha256=weights_sha256(arguments.checkpoint, arguments.weights),
+        attack="clean",
+        definition="images as they are",
+        epsilon=0.0,
+        n=len(data),
+        data=f"{data_name}, split {arguments.split}",
+        data_sha256=data.sha256,
+        seed=arguments.seed,
+        runtime=f"torch {torch.__version__}",
+        precision="fp32",
+    )
+    flags: dict[str, Booleans] = {}
+
+    def keep(measurement: Measurement, correct: Booleans, seconds: float) -> None:
+        flags[measurement.attack] = correct
+        result = _result(measurement, correct, seconds)
+        save_result(arguments.checkpoint, result)
+        lines.append(_line(result))
+
+    keep(clean, *_measured(clean, None, arguments, data))
+    for name in _parts(arguments.attacks):
+        budget = arguments.budget(name)
+        attacked = replace(clean, attack=name, definition=definition_of(name, budget), epsilon=arguments.epsilon)
+        keep(attacked, *_measured(attacked, name, arguments, data))
+    if "ensemble" in arguments.attacks:
+        parts = ("clean", *ENSEMBLE)
+        definition = f"right under each of {', '.join(parts)}"
+        worst = np.logical_and.reduce([flags[name] for name in parts])
+        keep(replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon), worst, 0.0)
+    return "\n".join(lines)
+
+
+def _parts(attacks: Sequence[CheckpointAttack | Literal["ensemble"]]) -> list[CheckpointAttack]:
+    """The attacks to run, each once; those of the ensemble for `ensemble`."""
+    names: list[CheckpointAttack] = []
+    for attack in attacks:
+        names += ENSEMBLE if attack == "ensemble" else (attack,)
+    return list(dict.fromkeys(names))
+
+
+def _images(arguments: Arguments, config: RunConfig) -> ImageData:
+    """The images to attack. Raises DataError for arguments out of range and images of other classes."""
+    if not 0 < arguments.epsilon <= 1:
+        raise DataError(f"epsilon is {arguments.epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
+    for name in ("queries", "restarts", "batch", "processes"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise DataError(f"{name} is {value}; expected 1 or more")
     data = load_images(arguments.data or config.data, arguments.split, config.image_shape)
     if data.classes != config.classes:
         raise DataError(
             f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {arguments.checkpoint} was "
             f"trained on the {len(config.classes)} classes {', '.join(config.classes[:10])}"
         )
-    if arguments.images is not None:
-        if not 0 < arguments.images <= len(data):
-            raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
-        data = data.spread(arguments.images)
-    data_name = config.data_name if arguments.data in (None, config.data) else arguments.data
-    device = pick_device()
-    device.place_model(model)
-    lines = [
-        f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
-        f"{arguments.weights} weights, recipe {config.recipe_name}",
-        f"{data_name}, split {arguments.split}, n = {len(data)}, "
-        f"L-infinity epsilon {epsilon * 255:g}/255, seed {seed}, float32",
-        "",
-        f"{'attack':<8}{'accuracy':>10}{'95 % interval':>20}   definition",
-    ]
-    clean = ("clean", None, "images as they are")
-    attacks = [
-        (
-            name,
-            attack_named(name, epsilon=epsilon, seed=seed, image_shape=data.shape, queries=arguments.queries),
-            definition_of(name, arguments.queries),
-        )
-        for name in arguments.attacks
-    ]
-    data_digest, weights_digest = data.sha256, weights_sha256(folder.path, arguments.weights)
-    for name, attack, definition in [clean, *attacks]:
-        started = time.perf_counter()
-        with tqdm(total=len(data), desc=name, unit="img", leave=False) as bar:
-            correct = correct_under(attack, model, data, device, progress=bar.update)
-        interval = wilson(int(correct.sum()), len(data))
-        save_result(
-            folder.path,
-            Result(
-                weights=arguments.weights,
-                weights_sha256=weights_digest,
-                attack=name,
-                definition=definition,
-                epsilon=epsilon if attack else 0.0,
-                **interval._asdict(),
-                n=len(data),
-                data=f"{data_name}, split {arguments.split}",
-                data_sha256=data_digest,
-                seed=seed,
-                runtime=f"torch {torch.__version__}",
-                precision="fp32",
-                seconds=round(time.perf_counter() - started, 1),
-                measured=date.today().isoformat(),
-            ),
-        )
-        lines.append(f"{name:<8}{interval.accuracy:>10.2%}{interval.low:>11.2%} - {interval.high:.2%}   {definition}")
-    return "\n".join(lines)
+    if arguments.images is None:
+        return data
+    if not 0 < arguments.images <= len(data):
+        raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
+    return data.spread(arguments.images)
+
+
+def _measured(
+    measurement: Measurement, attack: CheckpointAttack | None, arguments: Arguments, data: ImageData
+) -> tuple[Booleans, float]:
+    """Which images keep their label, and the seconds it took, those of earlier parts included."""
+    flags = open_flags(arguments.checkpoint, measurement)
+    network = Network(arguments.checkpoint, arguments.weights, measurement.weights_sha256)
+    job = Job(network, attack, arguments.epsilon, arguments.seed, arguments.budget(attack))
+    batch = arguments.batch or batch_of(attack)
+    known = int(flags.is_known.sum())
+    with tqdm(total=len(data), initial=known, desc=measurement.attack, unit="img", leave=False) as bar:
+        measure(job, data, flags, batch=batch, processes=arguments.processes, progress=bar.update)
+    return flags.correct, flags.seconds
+
+
+def _result(measurement: Measurement, correct: Booleans, seconds: float) -> Result:
+    interval = wilson(int(correct.sum()), len(correct))
+    return Result(
+        **asdict(measurement),
+        **interval._asdict(),
+        seconds=round(seconds, 1),
+        measured=date.today().isoformat(),
+    )
+
+
+def _line(result: Result) -> str:
+    interval = f"{result.low:>11.2%} - {result.high:.2%}"
+    return f"{result.attack:<14}{result.accuracy:>10.2%}{interval}   {result.definition}"

@@ -3,16 +3,30 @@
 Free of torch: checkpoints and deployed files are attacked by the same protocol from the same starts.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "cw", "square"]
+AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "pgd1000", "cw", "square"]
+"""Attacks that need no more than what a model version has: its logits, and gradients of its attack graph."""
 LossName = Literal["cross_entropy", "margin"]
 
 EPSILON = 8 / 255
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How hard an attack tries, where its name leaves that open."""
+
+    queries: int = 1000
+    """Of attacks that see answers only, per image."""
+    restarts: int = 1
+    """Of gradient attacks with random starts: an image is wrong if any of them breaks it."""
+    random_start: bool = True
+    """False: gradient attacks begin at the image itself, as in the paper's published code."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +38,12 @@ class GradientAttack:
     divisor: int
     random_start: bool = True
 
-    @property
-    def definition(self) -> str:
+    def definition(self, budget: Budget) -> str:
         loss = "cross-entropy" if self.loss == "cross_entropy" else "margin loss, confidence 50"
         steps = f"{self.steps} steps of epsilon/{self.divisor}" if self.steps > 1 else "one step of epsilon"
-        return f"{loss}, {steps}, {'random' if self.random_start else 'no random'} start"
+        if not (self.random_start and budget.random_start):
+            return f"{loss}, {steps}, no random start"
+        return f"{loss}, {steps}, {'random start' if budget.restarts == 1 else f'{budget.restarts} random starts'}"
 
 
 GRADIENT_ATTACKS: dict[str, GradientAttack] = {
@@ -36,19 +51,20 @@ GRADIENT_ATTACKS: dict[str, GradientAttack] = {
     "pgd10": GradientAttack("cross_entropy", steps=10, divisor=4),
     "pgd20": GradientAttack("cross_entropy", steps=20, divisor=10),
     "pgd100": GradientAttack("cross_entropy", steps=100, divisor=10),
+    "pgd1000": GradientAttack("cross_entropy", steps=1000, divisor=10),
     "cw": GradientAttack("margin", steps=30, divisor=10),
 }
 
 
-def definition_of(attack: AttackName, queries: int) -> str:
-    """The attack in words, for reports; `queries` are those of Square."""
-    return f"Square, {queries} queries" if attack == "square" else GRADIENT_ATTACKS[attack].definition
+def definition_of(attack: AttackName, budget: Budget) -> str:
+    """The attack in words, for reports."""
+    return f"Square, {budget.queries} queries" if attack == "square" else GRADIENT_ATTACKS[attack].definition(budget)
 
 
 class RandomStarts:
     """U(-epsilon, epsilon) noise, image after image from one stream: it does not depend on the batch size."""
 
-    def __init__(self, seed: int, *, image_values: int, first: int = 0) -> None:
+    def __init__(self, seed: int | Sequence[int], *, image_values: int, first: int = 0) -> None:
         """`first` is the number of the first image to come, of `image_values` pixel values each."""
         bits = np.random.PCG64(seed)
         bits.advance(first * image_values)

@@ -1,4 +1,4 @@
-"""Measured accuracies, kept in the run folder as evaluation.json."""
+"""Measured accuracies, kept in the run folder as evaluation.json, and which images kept their label, beside it."""
 
 import hashlib
 import json
@@ -8,14 +8,16 @@ from pathlib import Path
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from training.checkpoint import CheckpointError, Weights
+from training.evaluation.flags import Booleans, FlagsFile, read_flags
 
 EVALUATION_FILE = "evaluation.json"
+FLAGS_FOLDER = "flags"
 
 
 @with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
-class Result:
-    """Share of `n` images that keep their label under an attack (`clean`: as they are), with its 95 % interval."""
+class Measurement:
+    """What is measured, with everything that its figures depend on."""
 
     weights: Weights
     weights_sha256: str
@@ -23,9 +25,6 @@ class Result:
     attack: str
     definition: str
     epsilon: float
-    accuracy: float
-    low: float
-    high: float
     n: int
     data: str
     data_sha256: str
@@ -33,14 +32,41 @@ class Result:
     seed: int
     runtime: str
     precision: str
+    answered_by: str = "network"
+    """Other than the whole network: the feature that its FSR module passed on."""
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Two measurements that agree in this measure the same thing."""
+        return (
+            self.weights_sha256,
+            self.attack,
+            self.definition,
+            self.epsilon,
+            self.n,
+            self.data_sha256,
+            self.seed,
+            self.answered_by,
+        )
+
+    @property
+    def flags_path(self) -> Path:
+        """Of the flags, relative to the run folder."""
+        digest = hashlib.sha256(json.dumps(self.key).encode()).hexdigest()[:12]
+        return Path(FLAGS_FOLDER) / f"{self.attack}-{self.weights}-{self.n}-{digest}.npz"
+
+
+@with_config(ConfigDict(extra="forbid"))
+@dataclass(frozen=True, kw_only=True)
+class Result(Measurement):
+    """Share of `n` images that keep their label under an attack (`clean`: as they are), with its 95 % interval."""
+
+    accuracy: float
+    low: float
+    high: float
     seconds: float
     measured: str
     """Day it was finished, ISO 8601."""
-
-    @property
-    def measures(self) -> tuple[object, ...]:
-        """Two results that agree in this measure the same thing."""
-        return self.weights_sha256, self.attack, self.epsilon, self.n, self.data_sha256, self.seed
 
 
 def weights_sha256(run: Path, weights: Weights) -> str:
@@ -63,7 +89,17 @@ def load_results(run: Path) -> tuple[Result, ...]:
 
 def save_result(run: Path, result: Result) -> None:
     """Add the result, replacing an earlier one of the same measurement."""
-    kept = [other for other in load_results(run) if other.measures != result.measures]
+    kept = [other for other in load_results(run) if other.key != result.key]
     part = run / f".{EVALUATION_FILE}"
     part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
     part.replace(run / EVALUATION_FILE)
+
+
+def open_flags(run: Path, measurement: Measurement) -> FlagsFile:
+    """The flags so far, to be gone on with."""
+    return FlagsFile(run / measurement.flags_path, measurement.n)
+
+
+def load_flags(run: Path, measurement: Measurement) -> Booleans:
+    """Which images kept their label, (n,). Raises DataError where that was not kept or is not finished."""
+    return read_flags(run / measurement.flags_path, measurement.n)
