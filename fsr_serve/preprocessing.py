@@ -90,12 +90,13 @@ def to_floats(images: Sequence[Images], count: int) -> npt.NDArray[np.float32]:
 
     `count` is at least the images there are; the rest of the batch is zero.
     """
+    end = sum(map(len, images))
     batch = np.empty((count, *images[0].shape[1:]), np.float32)
-    end = 0
-    for some in images:
-        start, end = end, end + len(some)
-        np.divide(some, np.float32(255 if some.dtype == np.uint8 else 1), out=batch[start:end])
     batch[end:] = 0
+    # few calls for all images: during each the event loop may run, and this thread then waits for its turn
+    np.concatenate(images, out=batch[:end])
+    scales = np.repeat([255 if some.dtype == np.uint8 else 1 for some in images], [len(some) for some in images])
+    batch[:end] /= scales.astype(np.float32).reshape(-1, 1, 1, 1)
     return batch
 
 
