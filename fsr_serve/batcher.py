@@ -135,15 +135,18 @@ class Batcher:
             raise self._rejection(503, "draining", "the server is stopping; ask another one")
         waiting = self._queue_images + self._arriving_images
         ahead = waiting + sum(self._running.values())
-        wait = self.batch_time.predict(ahead, self.limits.batch_images)
-        retry_after = max(1, math.ceil(wait))
         if waiting + count > self.limits.queue_images:
             message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
-            raise self._rejection(429, "queue_full", message, retry_after)
+            raise self._rejection(429, "queue_full", message, self._retry_after(ahead))
+        if not ahead:
+            return  # an idle server always tries, or a wrong estimate would never mend
         finish = self.batch_time.predict(ahead + count, self.limits.batch_images)
-        if ahead and finish > remaining_seconds:  # an idle server always tries, or a wrong estimate would never mend
+        if finish > remaining_seconds:
             message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining_seconds:.3f}"
-            raise self._rejection(429, "deadline_unreachable", message, retry_after)
+            raise self._rejection(429, "deadline_unreachable", message, self._retry_after(ahead))
+
+    def _retry_after(self, ahead: int) -> int:
+        return max(1, math.ceil(self.batch_time.predict(ahead, self.limits.batch_images)))
 
     def _rejection(self, status: int, code: str, message: str, retry_after_seconds: int | None = None) -> RequestError:
         self.metrics.rejected.labels(code).inc()
@@ -187,7 +190,6 @@ class Batcher:
             count = part.stop - part.start
             job.started_at = job.started_at or now
             job.taken += count
-            self._count_queue(-count)
             if not job.left:
                 del self._waiting[job]
             parts.append(part)
@@ -195,6 +197,7 @@ class Batcher:
             if not room:
                 break
         if parts:
+            self._count_queue(room - self.limits.batch_images)
             self.metrics.batches.labels("idle" if room else "full").inc()
         return parts
 

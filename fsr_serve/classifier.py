@@ -125,7 +125,8 @@ class Classifier:
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:
             return [image for image in decoded if isinstance(image, RequestError)]
-        logits = await self.logits(np.stack(pixels), stages, deadline)
+        images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
+        logits = await self.logits(images, stages, deadline)
         predictions = iter(self._predictions(logits, top_k))
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 

@@ -11,20 +11,16 @@ from PIL import ExifTags, Image
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
+from fsr_serve.plain_jpeg import JPEG_SCANS, decode_plain, has_too_many_scans
 
 # Python keeps every text that was warned of, and these hold numbers that clients choose
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 
-JPEG_SCANS = 200
-"""More scans than any camera or encoder writes: each costs a pass over the whole image."""
-
 QUICK_BYTES = 16_384
 QUICK_PIXELS = 4096
 """Up to so many an image takes about 0.2 ms to decode, and handing it to a thread and back more than that."""
-
-START_OF_SCAN = b"\xff\xda"
 
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -48,17 +44,17 @@ class PixelBudget:
     per_image: int
     left: int
 
-    def spend(self, image: Image.Image) -> None:
-        """Take the image's pixels off the budget. Raises RequestError when they are more than it allows."""
+    def spend(self, width: int, height: int) -> None:
+        """Take an image's pixels off the budget. Raises RequestError when they are more than it allows."""
         allowed = min(self.per_image, self.left)
-        if image.width * image.height > allowed:
+        if width * height > allowed:
             limit = "in one image" if self.per_image <= self.left else "in what is left to this request"
             raise RequestError(
                 413,
                 "too_many_pixels",
-                f"the image has {image.width}x{image.height} pixels; at most {allowed} are accepted {limit}",
+                f"the image has {width}x{height} pixels; at most {allowed} are accepted {limit}",
             )
-        self.left -= image.width * image.height
+        self.left -= width * height
 
 
 def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budget: PixelBudget) -> Pixels:
@@ -67,6 +63,8 @@ def decode(encoded: bytes, preprocessing: Preprocessing, *, max_bytes: int, budg
     The format is told by content. EXIF orientation is applied, transparency is laid over white, of an animation
     the first frame counts. Raises RequestError for a file that is empty, too large, of another format or damaged.
     """
+    if (plain := _plain(encoded, preprocessing, max_bytes, budget)) is not None:
+        return plain
     return _pixels(_open(encoded, max_bytes, budget), preprocessing)
 
 
@@ -76,6 +74,9 @@ def decode_if_quick(
     """As `decode` where that takes no longer than handing it to a thread and back, else None and nothing spent."""
     if len(encoded) > QUICK_BYTES:
         return None
+    is_small = preprocessing.height * preprocessing.width <= QUICK_PIXELS
+    if is_small and (plain := _plain(encoded, preprocessing, max_bytes, budget)) is not None:
+        return plain
     before = budget.left
     image = _open(encoded, max_bytes, budget)
     if image.width * image.height > QUICK_PIXELS:
@@ -89,13 +90,22 @@ def to_floats(images: Sequence[Images], count: int) -> npt.NDArray[np.float32]:
 
     `count` is at least the images there are; the rest of the batch is zero.
     """
+    end = sum(map(len, images))
     batch = np.empty((count, *images[0].shape[1:]), np.float32)
-    end = 0
-    for some in images:
-        start, end = end, end + len(some)
-        np.divide(some, np.float32(255 if some.dtype == np.uint8 else 1), out=batch[start:end])
     batch[end:] = 0
+    # few calls for all images: during each the event loop may run, and this thread then waits for its turn
+    np.concatenate(images, out=batch[:end])
+    scales = np.repeat([255 if some.dtype == np.uint8 else 1 for some in images], [len(some) for some in images])
+    batch[:end] /= scales.astype(np.float32).reshape(-1, 1, 1, 1)
     return batch
+
+
+def _plain(encoded: bytes, preprocessing: Preprocessing, max_bytes: int, budget: PixelBudget) -> Pixels | None:
+    """What `decode_plain` gives, within the same bounds as any other file."""
+    pixels = decode_plain(encoded, preprocessing) if len(encoded) <= max_bytes else None
+    if pixels is not None:
+        budget.spend(preprocessing.width, preprocessing.height)
+    return pixels
 
 
 def _open(encoded: bytes, max_bytes: int, budget: PixelBudget) -> Image.Image:
@@ -118,8 +128,8 @@ def _open(encoded: bytes, max_bytes: int, budget: PixelBudget) -> Image.Image:
             "unreadable_image",
             f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
         ) from error
-    budget.spend(image)
-    if image.format == "JPEG" and encoded.count(START_OF_SCAN) > JPEG_SCANS:
+    budget.spend(image.width, image.height)
+    if image.format == "JPEG" and has_too_many_scans(encoded):
         raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
     return image
 

@@ -1,6 +1,7 @@
 """The BentoML service: the only file that imports bentoml."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -47,6 +48,8 @@ class FsrServe:
             sys.exit(trial.returncode)
 
     def __init__(self) -> None:
+        gc.collect()
+        gc.freeze()  # modules live as long as the process; collections need not look at them again and again
         worker = Worker.join()
         scraped = share_metrics(worker) if FOLDER_VARIABLE in os.environ else None
         self.server = Server.start(load_settings(), worker, scraped)
@@ -81,7 +84,8 @@ class _OwnRoutesOutermost(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        own = create_app(lambda: bentoml.get_current_service().server)
+        current_service = bentoml.get_current_service  # bentoml finds its names anew at each use
+        own = create_app(lambda: current_service().server)
         return OwnRoutesFirst(super().to_asgi(is_main=is_main), own)
 
 

@@ -37,7 +37,8 @@ def share_metrics(worker: Worker) -> CollectorRegistry:
                 f"{worker.folder.parent}, or name another folder with TMPDIR"
             ) from error
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(worker.folder)
-    values.ValueClass = values.MultiProcessValue(lambda: worker.number)  # type: ignore[no-untyped-call]
+    number = worker.number
+    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
     scraped = CollectorRegistry()
     scraped.register(_Files(worker))
     return scraped

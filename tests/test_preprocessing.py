@@ -227,3 +227,12 @@ def test_what_pillow_would_warn_of_is_not_kept_or_printed():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_batch_of_bytes_and_floats_is_padded_and_lies_between_0_and_1():
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (2, 4, 5, 3), dtype=np.uint8).transpose(0, 3, 1, 2)
+    floats = random.random((3, 3, 4, 5), dtype=np.float32)
+    batch = to_floats([floats, pixels], 7)
+    expected = np.concatenate([floats, pixels.astype(np.float32) / np.float32(255), np.zeros((2, 3, 4, 5))])
+    np.testing.assert_array_equal(batch, expected.astype(np.float32))

@@ -35,8 +35,8 @@ def create_app(server: Callable[[], Server]) -> Starlette:
     """The app of one worker; `server` gives what the worker holds, and is called for each request."""
     app = Starlette(
         routes=[
-            Route("/classify", _observed("/classify", classify, "infer"), methods=["POST"]),
-            Route(BENTOML_ROUTE, _observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
+            Route("/classify", _Observed("/classify", classify, "infer"), methods=["POST"]),
+            Route(BENTOML_ROUTE, _Observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
             *_open_inference_routes(),
             *_admin_routes(),
             Route("/livez", _live, methods=["GET"]),
@@ -52,7 +52,7 @@ def create_app(server: Callable[[], Server]) -> Starlette:
 
 def _admin_routes() -> list[BaseRoute]:
     def route(path: str, handler: Handler, method: str) -> Route:
-        return Route(path, _observed(path, handler, "admin"), methods=[method])
+        return Route(path, _Observed(path, handler, "admin"), methods=[method])
 
     return [
         route("/admin/models", admin.models, "GET"),
@@ -63,7 +63,7 @@ def _admin_routes() -> list[BaseRoute]:
 
 def _open_inference_routes() -> list[BaseRoute]:
     def route(path: str, handler: Handler, scope: KeyScope | None = None, method: str = "GET") -> Route:
-        return Route(path, _observed(path, handler, scope, plain), methods=[method])
+        return Route(path, _Observed(path, handler, scope, plain), methods=[method])
 
     routes: list[BaseRoute] = [
         route("/v2", open_inference.server_metadata, "infer"),
@@ -87,37 +87,55 @@ class OwnRoutesFirst:
         self._own = own
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_own = scope["type"] == "http" and (
-            _is_open_inference(scope)  # what is not there either: its 404 has the shape of the protocol
-            or any(route.matches(scope)[0] is not Match.NONE for route in self._own.routes)
-        )
+        is_own = False
+        if scope["type"] == "http":
+            for route in self._own.routes:
+                match, path = route.matches(scope)
+                if match is Match.FULL and isinstance(path["endpoint"], _Observed):
+                    await path["endpoint"]({**scope, **path, "app": self._own}, receive, send)
+                    return
+                is_own = is_own or match is not Match.NONE
+            is_own = is_own or _is_open_inference(scope)  # what is not there: its 404 has the shape of the protocol
         await (self._own if is_own else self._others)(scope, receive, send)
 
 
-def _observed(route: str, handler: Handler, scope: KeyScope | None, shape: ErrorShape = detailed) -> Handler:
-    """Ask for a key of `scope`, give each request an id, turn what goes wrong into an answer, and count the outcome."""
+class _Observed:
+    """Ask for a key of `scope`, give each request an id, turn what goes wrong into an answer, and count the outcome.
 
-    async def endpoint(request: Request) -> Response:
+    An ASGI app that refuses nothing by raising, so Starlette's layers around a handler may be left out.
+    """
+
+    def __init__(self, route: str, handler: Handler, scope: KeyScope | None, shape: ErrorShape = detailed) -> None:
+        self._route = route
+        self._handler = handler
+        self._scope = scope
+        self._shape = shape
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        response = await self._respond(request)
+        await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
         started = perf_counter()
-        request.state.server = server = request.app.state.server()
-        request.state.request_id = _request_id(request)
-        request.state.body_ended = False
+        state = request.state
+        state.server = server = request.app.state.server()
+        state.request_id = _request_id(request)
+        state.body_ended = False
         try:
-            if scope is not None:
-                server.keys.authorize(request.headers.get("authorization"), scope)
-            response = await handler(request)
+            if self._scope is not None:
+                server.keys.authorize(request.headers.get("authorization"), self._scope)
+            response = await self._handler(request)
         except RequestError as error:
-            response = _refusal(request, error, shape)
+            response = _refusal(request, error, self._shape)
         except Exception:
-            logger.exception("request %s failed", request.state.request_id)
+            logger.exception("request %s failed", state.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
-            response = _refusal(request, failure, shape)
-        response.headers["X-Request-ID"] = request.state.request_id
-        server.metrics.requests.labels(route, response.status_code).inc()
-        server.metrics.request_duration.labels(route).observe(perf_counter() - started)
+            response = _refusal(request, failure, self._shape)
+        response.headers["X-Request-ID"] = state.request_id
+        server.metrics.requests.labels(self._route, response.status_code).inc()
+        server.metrics.request_duration.labels(self._route).observe(perf_counter() - started)
         return response
-
-    return endpoint
 
 
 def _refusal(request: Request, error: RequestError, shape: ErrorShape) -> Response:
