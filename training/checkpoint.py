@@ -150,6 +150,7 @@ class RunFolder:
     def create(self, config: RunConfig) -> None:
         """Begin a run in the folder. Raises CheckpointError where there is something already."""
         self.check_is_new()
+        self.path.mkdir(parents=True, exist_ok=True)
         _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
 
     def save_environment(self, environment: Mapping[str, Any]) -> None:

@@ -5,6 +5,7 @@ from training.attacks.hop_skip_jump import hop_skip_jump
 from training.attacks.losses import cross_entropy, dlr, margin
 from training.attacks.nattack import nattack
 from training.attacks.pgd import Attack, Model, cw, fgsm, pgd
+from training.attacks.random_noise import random_noise
 from training.attacks.restarts import best_of
 from training.attacks.square import square
 from training.attacks.transfer import di_fgsm, ti_fgsm
@@ -23,6 +24,7 @@ __all__ = [
     "margin",
     "nattack",
     "pgd",
+    "random_noise",
     "square",
     "ti_fgsm",
 ]

@@ -8,6 +8,7 @@ COMMANDS = {
     "maps": "training.evaluation.maps_command",
     "tables": "training.evaluation.tables_command",
     "compare": "training.evaluation.compare_command",
+    "obfuscation": "training.evaluation.obfuscation_command",
     "cost": "training.evaluation.cost_command",
 }
 """What is told apart by its first word; without one of these it is a run folder to attack."""

@@ -7,7 +7,6 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
@@ -20,7 +19,7 @@ from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
 from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
 from training.evaluation.separated import FeatureName
-from training.evaluation.statistics import wilson
+from training.evaluation.statistics import right_under_all, wilson
 from training.evaluation.suite import NEED_FSR, TRANSFERS, CheckpointAttack, batch_of, definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
@@ -141,7 +140,7 @@ def report(arguments: Arguments) -> str:
     if "ensemble" in arguments.attacks:
         parts = ("clean", *ENSEMBLE)
         definition = f"right under each of {', '.join(parts)}"
-        worst = np.logical_and.reduce([flags[name] for name in parts])
+        worst = right_under_all([flags[name] for name in parts])
         ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
         open_flags(arguments.checkpoint, ensemble).write(slice(0, len(data)), worst, 0.0)
         keep(ensemble, worst, 0.0)

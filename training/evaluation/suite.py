@@ -20,6 +20,7 @@ from training.attacks import (
     margin,
     nattack,
     pgd,
+    random_noise,
     square,
     ti_fgsm,
 )
@@ -30,7 +31,7 @@ from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, G
 CheckpointAttack = (
     AttackName
     | Literal["relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin"]
-    | Literal["pgd20_transfer", "ti_fgsm", "di_fgsm", "nattack", "hop_skip_jump", "autoattack"]
+    | Literal["pgd20_transfer", "ti_fgsm", "di_fgsm", "nattack", "hop_skip_jump", "random_noise", "autoattack"]
 )
 """What a checkpoint can be put to: the protocol's attacks, those that know FSR, those that know less or try more."""
 
@@ -102,6 +103,13 @@ SEARCHES: Mapping[str, Search] = {
         "HopSkipJump, labels only, {queries} queries",
         queries=10_000,
         batch=25,
+    ),
+    "random_noise": Search(
+        lambda epsilon, queries, generator: partial(
+            random_noise, epsilon=epsilon, queries=queries, generator=generator
+        ),
+        "the first of {queries} random corners that breaks the image",
+        queries=10_000,
     ),
     "ti_fgsm": Search(lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), "TI-FGSM, 7x7 kernel"),
     "di_fgsm": Search(

@@ -1,0 +1,143 @@
+"""What the table of verdicts makes of figures, and of networks whose gradients vanish."""
+
+import json
+
+import pytest
+import torch
+from made_up_runs import measured
+from torch import nn
+
+from training.attacks import random_noise
+from training.checkpoint import CheckpointError, RunFolder
+from training.data import ImageData, load_images
+from training.evaluation.command import Arguments as Evaluation
+from training.evaluation.command import report as evaluate
+from training.evaluation.obfuscation import RULES, judged
+from training.evaluation.obfuscation_command import Arguments, deployed, report, zero_gradients
+from training.models import FSRNet
+from training.source import DataError
+
+EPSILON = 8 / 255
+HONEST = {
+    "clean": 0.80,
+    "fgsm": 0.55,
+    "pgd20": 0.50,
+    "pgd100": 0.49,
+    "pgd1000": 0.489,
+    "cw": 0.48,
+    "autoattack": 0.45,
+    "relaxed_mask": 0.49,
+    "very_relaxed_mask": 0.50,
+    "detached_mask": 0.50,
+    "mask_alone": 0.70,
+    "all_heads": 0.49,
+    "all_heads_margin": 0.48,
+    "pgd20_transfer": 0.65,
+    "ti_fgsm": 0.70,
+    "di_fgsm": 0.68,
+    "hop_skip_jump": 0.60,
+    "random_noise": 0.77,
+}
+SWEEP = {("pgd20", 16): 0.25, ("pgd20", 32): 0.06, ("pgd20", 64): 0.01, ("pgd100", 255): 0.0}
+
+
+def results(changed):
+    figures = HONEST | {name: share for name, share in changed.items() if isinstance(name, str)}
+    swept = SWEEP | {name: share for name, share in changed.items() if not isinstance(name, str)}
+    return [
+        *(measured(attack, share=share) for attack, share in figures.items()),
+        *(measured(attack, share=share, epsilon=bound / 255) for (attack, bound), share in swept.items()),
+    ]
+
+
+def verdicts(found):
+    return {rule.number: judged(rule, found, EPSILON).status for rule in RULES}
+
+
+def test_figures_of_an_honest_network_pass_every_rule():
+    assert verdicts(results({})) == dict.fromkeys(["2", "3", "4", "6", "7", "8", "11", "12"], "pass") | {"5": "figure"}
+
+
+@pytest.mark.parametrize(
+    ("number", "changed"),
+    [
+        ("2", {"pgd20": 0.56}),  # FGSM finds more than PGD
+        ("3", {"pgd1000": 0.48}),  # more steps still help
+        ("4", {("pgd20", 32): 0.30}),  # a wider ball leaves more right
+        ("4", {("pgd100", 255): 0.05}),  # right about images that may be anything
+        ("6", {"cw": 0.51}),  # far above AutoAttack
+        ("7", {"very_relaxed_mask": 0.44}),  # a smoother mask finds more
+        ("8", {"all_heads_margin": 0.44}),
+        ("11", {"di_fgsm": 0.45}),  # another network's gradients find more than its own
+        ("12", {"random_noise": 0.40}),  # guesses find more than gradients
+    ],
+)
+def test_what_reveals_obfuscated_gradients_fails(number, changed):
+    assert verdicts(results(changed))[number] == "fail"
+
+
+def test_figures_of_other_images_are_not_put_together():
+    elsewhere = [measured(name, share=share, data_sha256="of others") for name, share in HONEST.items() if name != "cw"]
+    rule = next(rule for rule in RULES if rule.number == "6")
+    verdict = judged(rule, [*elsewhere, measured("cw", share=0.4)], EPSILON)
+    assert (verdict.status, verdict.found) == ("not run", "missing on the same images: cw")
+    assert judged(rule, [], EPSILON).found == "missing on the same images: cw, autoattack"
+
+
+def test_of_several_measurements_the_strongest_counts():
+    rule = next(rule for rule in RULES if rule.number == "6")
+    weak = measured("cw", share=0.6, definition="without random start")
+    assert "cw 48.00%" in judged(rule, [*results({}), weak], EPSILON).found
+
+
+def test_zero_gradients_are_counted():
+    class Steps(nn.Module):
+        def forward(self, images):
+            means = images.mean(dim=(2, 3))
+            return torch.where(images.mean(dim=(1, 2, 3))[:, None] > 0.5, means, means.round())
+
+    pixels = torch.full((4, 3, 8, 8), 250, dtype=torch.uint8)
+    pixels[0] = 30
+    verdict = zero_gradients(
+        FSRNet(Steps()).eval(), ImageData(pixels, torch.zeros(4, dtype=torch.long), ("a", "b", "c"))
+    )
+    assert (verdict.status, verdict.found) == ("fail", "25.0% of images; n = 4")
+
+
+def test_the_table_has_every_test_in_order(checkpoint, tiny_data):
+    evaluate(Evaluation(checkpoint, attacks=("cw",)))
+    lines = list(report(Arguments(checkpoint, images=6)))[4:]
+    numbers = [int(line.split("|")[1]) for line in lines]
+    assert numbers == [*range(2, 18), 20, 21]
+    assert "missing on the same images: autoattack" in lines[numbers.index(6)]
+    assert "| pass | 0.0% of images, " in lines[numbers.index(9)]
+    assert load_images(str(tiny_data), "test").classes == RunFolder(checkpoint).config().classes
+    with pytest.raises(DataError, match="images is 0; expected 1 to 24"):
+        list(report(Arguments(checkpoint, images=0)))
+
+
+@pytest.mark.parametrize(("accuracy", "status"), [(0.498, "pass"), (0.49, "fail")])
+def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, accuracy, status):
+    ours = {"attack": "pgd20", "definition": "", "epsilon": 0.1, "n": 9, "data_sha256": "", "seed": 0, "accuracy": 0.5}
+    manifest = {"accuracies": [ours | {"accuracy": accuracy}], "checkpoint_accuracies": [ours]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    assert deployed(Arguments(tmp_path, version=tmp_path)).status == status
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"manifest.json is no manifest of a model version"):
+        deployed(Arguments(tmp_path, version=tmp_path))
+
+
+def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():
+    calls = torch.zeros((), dtype=torch.long)
+
+    def model(images):
+        calls.add_(len(images))
+        brightest = images[:, 0, 0, 0]  # wrong as soon as this pixel is raised
+        return torch.stack([torch.full_like(brightest, 0.5), brightest], dim=1)
+
+    images = torch.full((6, 3, 2, 2), 0.45)
+    generator = torch.Generator().manual_seed(0)
+    found = random_noise(model, images, torch.zeros(6, dtype=torch.long), epsilon=0.1, queries=40, generator=generator)
+    torch.testing.assert_close((found - images).abs(), torch.full_like(images, 0.1))
+    assert (found[:, 0, 0, 0] > 0.5).all()
+    assert calls <= 6 * 40

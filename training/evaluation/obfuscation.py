@@ -1,0 +1,135 @@
+"""Does a network hide from attacks instead of withstanding them? Tests 2 - 9, 11, 12, 14 and 16, as rules on figures.
+
+After Athalye et al. (ICML 2018, arXiv 1802.00420) and Carlini et al. (2019, arXiv 1902.06705): a stronger attack finds
+no less, gradients find no less than guesses, and no gradient is zero.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+from training.evaluation.results import Result
+
+Status = Literal["pass", "fail", "figure", "not run"]
+
+SLACK = 0.002
+"""By which a stronger attack may leave more images right: seeds differ."""
+CONVERGED = 0.003
+LARGEST_GAP = 0.05
+"""Of C&W over AutoAttack: more means that something other than strength stops gradients."""
+NO_BETTER = 0.005
+"""By which an attack that knows FSR may beat AutoAttack, which does not."""
+
+
+class Verdict(NamedTuple):
+    number: str
+    test: str
+    status: Status
+    found: str
+
+
+Found = Mapping[str, Result]
+"""By attack, or `attack@epsilon` for another epsilon than that of the test: all on the same images."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test of figures that were measured before, on the same images."""
+
+    number: str
+    test: str
+    needs: tuple[str, ...]
+    holds: Callable[[Found], bool] | None
+    """None: the figure is reported, and nothing is asked of it."""
+
+
+def is_ordered(*attacks: str) -> Callable[[Found], bool]:
+    """Each attack leaves no more images right than the one before it."""
+    return lambda found: all(
+        found[weaker].accuracy >= found[stronger].accuracy - SLACK for weaker, stronger in pairwise(attacks)
+    )
+
+
+def is_no_better(*attacks: str) -> Callable[[Found], bool]:
+    """None of the attacks beats AutoAttack."""
+    return lambda found: all(found[name].accuracy >= found["autoattack"].accuracy - NO_BETTER for name in attacks)
+
+
+def is_weaker(*attacks: str) -> Callable[[Found], bool]:
+    """Attacks that know less leave no fewer images right than PGD-100, which sees all."""
+    return lambda found: all(found[name].accuracy >= found["pgd100"].accuracy - SLACK for name in attacks)
+
+
+SWEEP = ("clean", "pgd20", "pgd20@16/255", "pgd20@32/255", "pgd20@64/255", "pgd100@255/255")
+MASKS = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone")
+HEADS = ("all_heads", "all_heads_margin")
+TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
+GUESSES = ("hop_skip_jump", "random_noise")
+
+RULES: Sequence[Rule] = (
+    Rule(
+        "2",
+        "stronger attacks leave fewer images right",
+        ("fgsm", "pgd20", "pgd100", "autoattack"),
+        is_ordered("fgsm", "pgd20", "pgd100", "autoattack"),
+    ),
+    Rule(
+        "3",
+        "ten times the steps, with restarts, change accuracy by at most 0.3 points",
+        ("pgd100", "pgd1000"),
+        lambda found: abs(found["pgd100"].accuracy - found["pgd1000"].accuracy) <= CONVERGED,
+    ),
+    Rule(
+        "4",
+        "accuracy falls with epsilon, and to at most 1 % without a bound",
+        SWEEP,
+        lambda found: is_ordered(*SWEEP)(found) and found[SWEEP[-1]].accuracy <= 0.01,
+    ),
+    Rule("5", "AutoAttack, standard", ("autoattack",), None),
+    Rule(
+        "6",
+        "C&W leaves at most 5 points more than AutoAttack",
+        ("cw", "autoattack"),
+        lambda found: found["cw"].accuracy - found["autoattack"].accuracy <= LARGEST_GAP,
+    ),
+    Rule(
+        "7",
+        "other gradients of the masks beat AutoAttack by at most half a point",
+        ("autoattack", *MASKS),
+        is_no_better(*MASKS),
+    ),
+    Rule(
+        "8",
+        "attacks on all heads beat AutoAttack by at most half a point",
+        ("autoattack", *HEADS),
+        is_no_better(*HEADS),
+    ),
+    Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), is_weaker(*TRANSFERS)),
+    Rule("12", "labels alone and random noise are weaker than white-box", ("pgd100", *GUESSES), is_weaker(*GUESSES)),
+)
+
+
+def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
+    """The rule on the most images that all it needs was measured on; `not run` and what is missing if there are none."""
+    groups: dict[str, dict[str, Result]] = {}
+    for result in results:
+        name = _name(result, epsilon)
+        group = groups.setdefault(result.data_sha256, {})
+        if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
+            group[name] = result
+    complete = [group for group in groups.values() if all(name in group for name in rule.needs)]
+    if not complete:
+        nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
+        missing = [name for name in rule.needs if name not in nearest]
+        return Verdict(rule.number, rule.test, "not run", f"missing on the same images: {', '.join(missing)}")
+    found = max(complete, key=lambda group: group[rule.needs[0]].n)
+    figures = ", ".join(f"{name} {found[name].accuracy:.2%}" for name in rule.needs)
+    status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
+    return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
+
+
+def _name(result: Result, epsilon: float) -> str:
+    if result.attack == "clean" or abs(result.epsilon - epsilon) < 1e-9:
+        return result.attack
+    return f"{result.attack}@{result.epsilon * 255:g}/255"

@@ -1,0 +1,151 @@
+"""The command python -m training.evaluation obfuscation: is this robustness, or does the network hide from attacks?"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+
+from training.accuracy import frozen
+from training.attacks import cross_entropy
+from training.checkpoint import CheckpointError, RunFolder, Weights
+from training.data import ImageData, load_images, to_floats
+from training.evaluation.compare import ComparisonError, compare
+from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
+from training.evaluation.obfuscation import RULES, Verdict, judged
+from training.evaluation.protocol import EPSILON
+from training.evaluation.results import load_flags, load_results, weights_sha256
+from training.evaluation.runs import load_run
+from training.evaluation.separated import fsr_modules, recorded
+from training.models import FSRNet
+from training.source import DataError
+
+SAME = 0.003
+"""How far accuracies of a deployed file may lie from the checkpoint's."""
+ELSEWHERE = {
+    "10": ("evaluation refuses a network in train mode", "a test: make test"),
+    "13": ("the Ensemble is a worst case per image, not the worst mean", "a test: make test"),
+    "15": ("our attacks break networks that only look robust", "a test: make test-slow"),
+    "17": ("checks on the fly: false alarms, and what they catch", "no checks yet"),
+    "20": ("common corruptions and rotations", "no command yet"),
+    "21": ("attacks through decoding and resizing", "no command yet; attacks act on the decoded pixels"),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Judge what python -m training.evaluation has measured of a run by the tests that reveal obfuscated gradients.
+
+    Says pass, fail, a figure, or not run and what is missing. Measures by itself only shares of zero gradients and of
+    saturated masks.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Run folder made by python -m training."""
+    twin: Path | None = None
+    """Run of the same recipe and seed without FSR, measured on the same images."""
+    version: Path | None = None
+    """Model version exported from the run and measured by python -m export.verify."""
+    data: str | None = None
+    """For zero gradients: Hugging Face id or folder; by default the data it was trained on."""
+    images: int = 200
+    """For zero gradients: test images, spread evenly."""
+    epsilon: float = EPSILON
+    """Whose figures are judged, in [0, 1] pixels."""
+    weights: Weights = "best"
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    arguments = tyro.cli(Arguments, prog="python -m training.evaluation obfuscation", args=args)
+    try:
+        for line in report(arguments):
+            print(line)
+    except (CheckpointError, ComparisonError, DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped")
+
+
+def report(arguments: Arguments) -> Iterator[str]:
+    """Lines of Markdown: a table of verdicts in the order of the tests' numbers."""
+    folder = RunFolder(arguments.checkpoint)
+    config, model = folder.config(), folder.load_model(arguments.weights)
+    data = load_images(arguments.data or config.data, "test", config.image_shape)
+    if data.classes != config.classes:
+        raise DataError(f"the data has {len(data.classes)} classes; {arguments.checkpoint} has {len(config.classes)}")
+    if not 0 < arguments.images <= len(data):
+        raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
+    digest = weights_sha256(arguments.checkpoint, arguments.weights)
+    results = [
+        result
+        for result in load_results(arguments.checkpoint)
+        if result.weights_sha256 == digest and result.answered_by == "network"
+    ]
+    verdicts = [judged(rule, results, arguments.epsilon) for rule in RULES]
+    verdicts += [zero_gradients(model, data.spread(arguments.images)), *beside_twin(arguments), deployed(arguments)]
+    verdicts += [Verdict(number, test, "not run", why) for number, (test, why) in ELSEWHERE.items()]
+    yield f"{arguments.checkpoint}, {arguments.weights} weights, L-infinity epsilon {arguments.epsilon * 255:g}/255"
+    yield ""
+    yield "| | test | verdict | found |"
+    yield "|---:|---|---|---|"
+    for verdict in sorted(verdicts, key=lambda verdict: int(verdict.number)):
+        yield f"| {verdict.number} | {verdict.test} | {verdict.status} | {verdict.found} |"
+
+
+def zero_gradients(model: FSRNet, data: ImageData) -> Verdict:
+    """Test 9: the share of images whose input gradient is zero everywhere, and of mask scores beyond +-1."""
+    images = to_floats(data.pixels).requires_grad_()
+    modules = list(fsr_modules(model).values())
+    with frozen(model):
+        if modules:
+            with recorded(modules[-1]) as passes:
+                logits = model(images)
+            saturated = mask_statistics(passes[0]).saturated_share
+        else:
+            logits, saturated = model(images), None
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, data.labels).sum(), images)
+    share = float((gradient.abs().amax(dim=(1, 2, 3)) == 0).double().mean())
+    of_mask = "" if saturated is None else f", {saturated:.1%} of mask scores beyond +-{SATURATED_SCORE:g}"
+    found = f"{share:.1%} of images{of_mask}; n = {len(data):,}"
+    return Verdict("9", "under 1 % of images have a gradient of zero", "pass" if share < 0.01 else "fail", found)
+
+
+def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
+    """Test 14: McNemar's test against the run without FSR, attack by attack."""
+    test = "with FSR against its twin without, on the same images"
+    if arguments.twin is None:
+        yield Verdict("14", test, "not run", "--twin names the run without FSR")
+        return
+    compared = compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
+    for one in compared:
+        gain = 100 * (one.second.accuracy - one.first.accuracy)
+        found = f"{one.first.attack}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
+        yield Verdict("14", f"{test}, {one.first.weights} weights", "figure", found)
+
+
+def deployed(arguments: Arguments) -> Verdict:
+    """Test 16: the deployed file under the same attacks on the same images, from its manifest."""
+    test = "the deployed file has the checkpoint's accuracies within 0.3 points"
+    if arguments.version is None:
+        return Verdict("16", test, "not run", "--version names the exported version")
+    path = arguments.version / "manifest.json"
+    try:
+        manifest = json.loads(path.read_text())
+        theirs, ours = (
+            {_measures(one): one for one in manifest[name]} for name in ("accuracies", "checkpoint_accuracies")
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
+    common = [key for key in theirs if key in ours and theirs[key]["attack"] != "square"]
+    if not common:
+        return Verdict("16", test, "not run", "measure it with python -m export.verify")
+    gaps = {theirs[key]["attack"]: abs(theirs[key]["accuracy"] - ours[key]["accuracy"]) for key in common}
+    found = ", ".join(f"{attack} {100 * gap:.2f}" for attack, gap in gaps.items())
+    return Verdict("16", test, "pass" if max(gaps.values()) <= SAME else "fail", f"apart by points: {found}")
+
+
+def _measures(accuracy: dict[str, object]) -> tuple[object, ...]:
+    return tuple(accuracy[name] for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed"))
