@@ -111,7 +111,7 @@ RULES: Sequence[Rule] = (
 
 
 def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
-    """The rule on the most images that all it needs was measured on; `not run` and what is missing if there are none."""
+    """The rule on the most images that all it needs was measured on; `not run` and what is missing without any."""
     groups: dict[str, dict[str, Result]] = {}
     for result in results:
         name = _name(result, epsilon)
