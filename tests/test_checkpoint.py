@@ -10,7 +10,7 @@ from training.command import run
 
 
 def test_a_run_is_never_overwritten(checkpoint, tiny_data):
-    with pytest.raises(CheckpointError, match="is there already; go on with it by --resume, or choose another --out"):
+    with pytest.raises(CheckpointError, match="holds a run; go on with it by --resume, or choose another --out"):
         run(training_arguments(tiny_data, checkpoint))
 
 

@@ -1,5 +1,6 @@
 """The attacks of an evaluation by name: each runs, within epsilon, and says what it is."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,12 @@ from training.source import DataError
 
 EPSILON = 0.1
 NAMES = [*ASCENTS, *SEARCHES]
+
+
+@pytest.fixture
+def run(checkpoint, tmp_path):
+    """A copy, because evaluations are kept in the run folder."""
+    return shutil.copytree(checkpoint, tmp_path / "run")
 
 
 @pytest.fixture(scope="module")
@@ -77,11 +84,11 @@ def test_definitions_tell_attacks_and_budgets_apart():
     )
 
 
-def test_reports_of_transfers_name_their_source(checkpoint, tmp_path):
-    text = report(Arguments(checkpoint, attacks=("ti_fgsm",), source=checkpoint, images=6))
+def test_reports_of_transfers_name_their_source(run):
+    text = report(Arguments(run, attacks=("ti_fgsm",), source=run, images=6))
     assert "TI-FGSM, 7x7 kernel, crafted on resnet18, objective at, weights " in text
     with pytest.raises(DataError, match="ti_fgsm need --source"):
-        report(Arguments(checkpoint, attacks=("ti_fgsm",)))
+        report(Arguments(run, attacks=("ti_fgsm",)))
 
 
 def test_attacks_on_fsr_need_fsr(checkpoint, tmp_path):
