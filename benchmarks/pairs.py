@@ -64,8 +64,8 @@ def timed(call: Call, wait: Callable[[], None] = lambda: None) -> float:
 
 
 def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Of any number of values, one included."""
+    """Of any number of values, one included; they lie among the values."""
     if len(values) == 1:
         return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4)
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
     return low, median, high

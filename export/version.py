@@ -157,8 +157,8 @@ def graph_versions() -> dict[str, str]:
 
 
 def _filled(held_out: ImageData, trained_on: ImageData) -> ImageData:
-    """COMPARED_IMAGES of them: held-out ones first, then others, and where there are too few the same again."""
-    more = trained_on.spread(COMPARED_IMAGES)
+    """COMPARED_IMAGES of them: held-out ones first, then others of every class; where there are too few, all again."""
+    more = trained_on.spread(COMPARED_IMAGES - len(held_out))
     pixels, labels = (torch.cat([getattr(part, name) for part in (held_out, more)]) for name in ("pixels", "labels"))
     order = torch.arange(COMPARED_IMAGES) % len(labels)
     return replace(held_out, pixels=pixels[order], labels=labels[order])

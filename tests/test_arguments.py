@@ -72,6 +72,8 @@ def test_the_command_line_is_refused_by_name(capsys, given, message):
         (["--data", "DATA", "--out", "OUT", "--held-out", "600"], "error: cannot hold out 600 of 600"),
         (["--data", "DATA", "--out", "OUT", "--held-out", "500"], "error: 100 images are left to train on and 500"),
         (["--data", "OUT/none", "--out", "OUT", "--after", "layer9"], "error: after has 'layer9'; expected names"),
+        (["--data", "OUT/none", "--out", "OUT", "--after"], "error: after is empty; expected names of submodules"),
+        (["--data", "OUT/none", "--out", "OUT", "--start", "OUT/none"], "expected a run folder made by"),
         (["--data", "DATA", "--out", "OUT", "--resume"], "config.json cannot be read (No such file or directory)"),
         (["--data", "DATA", "--out", "OUT", "--model", "alexnet"], "error: model is 'alexnet'; expected one of"),
         (["--data", "OUT/none", "--out", "OUT"], "error: cannot load data"),

@@ -27,8 +27,9 @@ def test_the_time_of_what_is_waited_for_counts():
 
 def test_the_ratio_is_the_median_of_ratios_not_the_ratio_of_medians():
     found = Measured([2.0, 30.0, 4.0], [1.0, 10.0, 1.0])
-    assert found.ratio == (2, 3, 4)
+    assert found.ratio == (2.5, 3, 3.5)
     assert found.medians == (4, 1)
     assert quartiles([7.0]) == (7, 7, 7)
+    assert quartiles([1.0, 3.0]) == (1.5, 2, 2.5)
     with pytest.raises(ValueError, match="shorter"):
         Measured([1.0, 2.0], [1.0]).ratio  # noqa: B018

@@ -18,7 +18,7 @@ from export.graph import restricted, to_onnx
 from export.parity import compare
 from fsr_serve.artifact import read_version
 from training.checkpoint import CheckpointError, RunFolder
-from training.data import load_images, to_floats
+from training.data import ImageData, load_images, to_floats
 from training.models import create_model
 
 
@@ -37,6 +37,15 @@ def test_resnet18_has_at_most_66_nodes_one_sigmoid_and_no_randomness():
     assert not [
         operator for operator in operators if "Random" in operator or operator in ("Softmax", "Log", "Bernoulli")
     ]
+
+
+def test_few_held_out_images_are_joined_by_others_of_every_class():
+    labels = torch.arange(4).repeat_interleave(300)  # sorted by class, as folders are
+    images = ImageData(torch.zeros(len(labels), 3, 8, 8, dtype=torch.uint8), labels, tuple("abcd"))
+    compared = version._filled(images.subset(torch.zeros(56, dtype=torch.long)), images)
+    assert (compared.labels[:56].tolist(), compared.labels[56:].bincount().tolist()) == ([0] * 56, [50] * 4)
+    few = images.subset(torch.arange(3))
+    assert len(version._filled(few, few)) == version.COMPARED_IMAGES
 
 
 def test_the_auxiliary_head_is_left_out():

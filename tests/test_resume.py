@@ -41,7 +41,7 @@ def whole(tiny_data, tmp_path_factory):
 
 def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_path, whole):
     killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "8"]
+    command = [sys.executable, "-m", "training", "--data", tiny_data, "--out", killed, "--width", "4"]
     command += ["--held-out", "32", "--epochs", "3"]
     log = tmp_path / "log"
     with log.open("w") as output:

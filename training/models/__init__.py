@@ -64,6 +64,8 @@ def create_model(
         raise ValueError(f"num_classes is {num_classes}; expected 2 or more")
     if width is not None and width < 1:
         raise ValueError(f"width is {width}; expected 1 or more channels in the first stage")
+    if after is not None and not after:
+        raise ValueError("after is empty; expected names of submodules, or a network without FSR: --no-fsr")
     if not tau > 0:
         raise ValueError(f"tau is {tau}; expected a positive temperature")
     backbone = BACKBONES[name]
