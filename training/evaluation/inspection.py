@@ -11,7 +11,7 @@ from training.data import ImageData, load_images
 from training.evaluation.protocol import Budget
 from training.evaluation.results import weights_sha256
 from training.evaluation.separated import fsr_modules
-from training.evaluation.suite import CheckpointAttack, attack_named, definition_of, queries_of
+from training.evaluation.suite import TRANSFERS, CheckpointAttack, attack_named, definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
 
@@ -44,6 +44,9 @@ class Threat:
     seed: int
 
     def build(self, image_shape: tuple[int, int]) -> Attack:
+        """Raises DataError for attacks that are crafted on another network."""
+        if self.attack in TRANSFERS:
+            raise DataError(f"attack is {self.attack!r}, which is crafted on another network; choose a white-box one")
         return attack_named(
             self.attack, epsilon=self.epsilon, seed=self.seed, image_shape=image_shape, budget=self._budget
         )

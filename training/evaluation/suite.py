@@ -37,7 +37,7 @@ CheckpointAttack = (
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 USUAL = Budget()
-pgd_from = partial(pgd, random_start=False)
+pgd_from_start = partial(pgd, random_start=False)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Ascent:
     """An attack along gradients: what it climbs, how, and in which words."""
 
     path: GradientAttack
-    climb: Callable[..., Tensor] = pgd_from
+    climb: Callable[..., Tensor] = pgd_from_start
     words: str = ""
 
     def definition(self, budget: Budget) -> str:
@@ -68,15 +68,19 @@ class Search:
         return self.words.format(queries=budget.queries)
 
 
+def _by_queries(attack: Callable[..., Tensor]) -> Callable[[float, int, torch.Generator], Attack]:
+    return lambda epsilon, queries, generator: partial(attack, epsilon=epsilon, queries=queries, generator=generator)
+
+
 PGD100 = GRADIENT_ATTACKS["pgd100"]
 ASCENTS: Mapping[str, Ascent] = {
     **{name: Ascent(path) for name, path in GRADIENT_ATTACKS.items()},
     "pgd20_transfer": Ascent(GRADIENT_ATTACKS["pgd20"]),
     "relaxed_mask": Ascent(
-        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=0.3)), "masks of tau 0.3 behind: "
+        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=0.3)), "backward through masks of tau 0.3: "
     ),
     "very_relaxed_mask": Ascent(
-        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=1.0)), "masks of tau 1 behind: "
+        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=1.0)), "backward through masks of tau 1: "
     ),
     "detached_mask": Ascent(PGD100, partial(mask_pgd, mask_gradient=detached), "no gradient of the masks: "),
     "mask_alone": Ascent(PGD100, partial(mask_pgd, mask_gradient=alone), "gradients of the masks alone: "),
@@ -84,32 +88,13 @@ ASCENTS: Mapping[str, Ascent] = {
     "all_heads_margin": Ascent(replace(PGD100, loss="margin"), all_heads, "all heads: "),
 }
 SEARCHES: Mapping[str, Search] = {
-    "square": Search(
-        lambda epsilon, queries, generator: partial(square, epsilon=epsilon, queries=queries, generator=generator),
-        "Square, {queries} queries",
-        queries=1000,
-        batch=100,
-    ),
-    "nattack": Search(
-        lambda epsilon, queries, generator: partial(nattack, epsilon=epsilon, queries=queries, generator=generator),
-        "NAttack, {queries} queries",
-        queries=40_000,
-        batch=5,
-    ),
+    "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, batch=100),
+    "nattack": Search(_by_queries(nattack), "NAttack, {queries} queries", queries=40_000, batch=5),
     "hop_skip_jump": Search(
-        lambda epsilon, queries, generator: partial(
-            hop_skip_jump, epsilon=epsilon, queries=queries, generator=generator
-        ),
-        "HopSkipJump, labels only, {queries} queries",
-        queries=10_000,
-        batch=25,
+        _by_queries(hop_skip_jump), "HopSkipJump, labels only, {queries} queries", queries=10_000, batch=25
     ),
     "random_noise": Search(
-        lambda epsilon, queries, generator: partial(
-            random_noise, epsilon=epsilon, queries=queries, generator=generator
-        ),
-        "the first of {queries} random corners that breaks the image",
-        queries=10_000,
+        _by_queries(random_noise), "the first of {queries} random corners that breaks the image", queries=10_000
     ),
     "ti_fgsm": Search(lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), "TI-FGSM, 7x7 kernel"),
     "di_fgsm": Search(
