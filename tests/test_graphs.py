@@ -18,10 +18,15 @@ from training.models import create_model, insert_fsr
 
 BACKBONES = [
     ("resnet18", True),
-    ("vgg16", False),
     *(
         pytest.param(name, fsr, marks=pytest.mark.slow)
-        for name, fsr in (("resnet18", False), ("vgg16", True), ("wide_resnet34_10", False), ("wide_resnet34_10", True))
+        for name, fsr in (
+            ("resnet18", False),
+            ("vgg16", False),
+            ("vgg16", True),
+            ("wide_resnet34_10", False),
+            ("wide_resnet34_10", True),
+        )
     ),
 ]
 

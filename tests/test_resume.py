@@ -61,7 +61,7 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_pat
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("act", ["save_weights", "append_history", "save_resume"])
+@pytest.mark.parametrize("act", ["save_weights", pytest.param("append_history", marks=pytest.mark.slow), "save_resume"])
 def test_a_run_stopped_while_saving_loses_at_most_that_epoch(tiny_data, tmp_path, monkeypatch, whole, act, after):
     out = tmp_path / "run"
     real = getattr(RunFolder, act)
