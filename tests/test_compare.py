@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from made_up_runs import made_up, measured
+from PIL import Image
 
 from training.evaluation import compare_command
 from training.evaluation.compare import ComparisonError
-from training.evaluation.compare_command import Arguments, report
+from training.evaluation.compare_command import load_pair, report
 from training.evaluation.results import open_flags, save_result
 from training.evaluation.statistics import wilson
 from training.source import DataError
@@ -26,6 +27,10 @@ def runs(tmp_path):
     return made_up(tmp_path / "plain", model={"fsr": False}), made_up(tmp_path / "fsr", seed=1)
 
 
+def compared(paths):
+    return [load_pair(*paths)]
+
+
 def cells(lines, name):
     (line,) = [line for line in lines if line.startswith(f"| {name} |")]
     return [cell.strip() for cell in line.split("|")[1:-1]]
@@ -34,12 +39,13 @@ def cells(lines, name):
 def test_a_comparison_holds_both_accuracies_the_discordant_images_and_p(runs):
     keep(runs[0], "11100000")
     keep(runs[1], "01111111")
-    lines = list(report(Arguments(*runs)))
+    lines = list(report(compared(runs)))
     name, n, first, second, difference, only_first, only_second, p = cells(lines, "pgd20")
     low, high = wilson(3, 8)[1:]
     assert first == f"37.50 ({100 * low:.1f} - {100 * high:.1f})"
     assert second.startswith("87.50 (")
-    assert (name, n, difference, only_first, only_second) == ("pgd20", "8", "+50.00", "1", "5")
+    assert (name, n, only_first, only_second) == ("pgd20", "8", "1", "5")
+    assert difference.startswith("+50.00 (")
     assert float(p) == pytest.approx(2 * (1 + 6) / 2**6, abs=0.01)  # at most 1 of 6 fair coins, either way
 
 
@@ -47,7 +53,7 @@ def test_best_and_last_weights_are_apart(runs):
     for run in runs:
         keep(run, "1100", weights="best")
         keep(run, "1000", weights="last")
-    lines = list(report(Arguments(*runs)))
+    lines = list(report(compared(runs)))
     heads = [line.split("|")[1].strip() for line in lines if "only first right" in line]
     assert heads == ["best weights", "last weights"]
 
@@ -56,7 +62,7 @@ def test_what_one_run_alone_has_is_named(runs):
     keep(runs[0], "11")
     keep(runs[1], "10")
     keep(runs[1], "10", attack="cw")
-    lines = list(report(Arguments(*runs)))
+    lines = list(report(compared(runs)))
     assert lines[-1] == f"- {runs[1]}: cw (best) on 2 images, seed 0"
 
 
@@ -66,7 +72,7 @@ def test_runs_measured_on_different_images_are_refused(runs):
     with pytest.raises(
         ComparisonError, match=r"no attack measured alike: pgd20 \(best\) is on 4 images .* on 3 others"
     ):
-        list(report(Arguments(*runs)))
+        list(report(compared(runs)))
 
 
 @pytest.mark.parametrize("other", [{"definition": "more steps"}, {"epsilon": 0.1}, {"answered_by": "f- passed on"}])
@@ -74,14 +80,14 @@ def test_different_attacks_and_answers_are_not_paired(runs, other):
     keep(runs[0], "1100")
     keep(runs[1], "1100", **other)
     with pytest.raises(ComparisonError, match="no attack measured alike"):
-        list(report(Arguments(*runs)))
+        list(report(compared(runs)))
 
 
 def test_results_without_flags_are_refused_with_the_fix(runs):
     for run in runs:
         save_result(run, measured("pgd20"))
     with pytest.raises(DataError, match="which images kept their label was not kept. Measure anew"):
-        list(report(Arguments(*runs)))
+        list(report(compared(runs)))
 
 
 def test_the_command_exits_with_one_line_for_what_it_refuses(runs, tmp_path, capsys):
@@ -92,3 +98,25 @@ def test_the_command_exits_with_one_line_for_what_it_refuses(runs, tmp_path, cap
     keep(runs[1], "1100")
     compare_command.main([str(run) for run in runs])
     assert "| pgd20 | 4 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_runs_that_are_no_pairs_are_refused(runs, count):
+    with pytest.raises(SystemExit) as stopped:
+        compare_command.main([str(runs[0])] * count)
+    assert stopped.value.code.startswith(f"error: {count} run folders were given; expected pairs: FIRST SECOND [")
+
+
+def test_several_pairs_are_written_with_a_picture_of_their_differences(runs, tmp_path, capsys):
+    for weights in ("best", "last"):
+        keep(runs[0], "1100", weights=weights)
+        keep(runs[1], "1110", weights=weights)
+    out = tmp_path / "report"
+    compare_command.main([*map(str, runs), *map(str, reversed(runs)), "--out", str(out)])
+    assert (out / "compare.md").read_text() == capsys.readouterr().out
+    with Image.open(out / "compare.png") as picture:
+        picture.verify()
+    written = (out / "compare.md").read_text()
+    assert written.count("| pgd20 | 4 |") == 4
+    assert "+25.00" in written
+    assert "-25.00" in written

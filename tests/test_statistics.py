@@ -4,9 +4,9 @@ from math import comb
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import multinomial, norm
 
-from training.evaluation.statistics import mcnemar, over_seeds, right_under_all
+from training.evaluation.statistics import McNemar, mcnemar, over_seeds, paired_difference, right_under_all
 
 
 def flags(text):
@@ -31,6 +31,29 @@ def test_mcnemar_is_the_binomial_sum_over_discordant_images(only_first, only_sec
 def test_mcnemar_agrees_with_the_textbook_example():
     # Agresti, Categorical Data Analysis, approval of the prime minister: 150 and 86 changed their minds, z = -4.17
     assert mcnemar(*discordant(86, 150, both=794)).p == pytest.approx(2 * norm.cdf(-4.17), rel=0.25)
+
+
+def test_the_interval_of_a_difference_agrees_with_the_textbook_example():
+    # the same example: 0.04 with a standard error of 0.0095
+    value, low, high = paired_difference(mcnemar(*discordant(86, 150, both=1364)), 1600)
+    assert value == pytest.approx(0.04)
+    assert (low, high) == pytest.approx((0.04 - 1.96 * 0.0095, 0.04 + 1.96 * 0.0095), abs=0.001)
+
+
+@pytest.mark.parametrize("shares", [(0.1, 0.1), (0.02, 0.1), (0.3, 0.05), (0.01, 0.01)])
+def test_the_interval_of_a_difference_holds_the_truth_in_95_of_100_samples(shares):
+    n, covered = 50, 0.0
+    for first in range(n + 1):
+        for second in range(n + 1 - first):
+            _, low, high = paired_difference(McNemar(first, second, p=1.0), n)
+            if low <= shares[1] - shares[0] <= high:
+                covered += multinomial.pmf([first, second, n - first - second], n, [*shares, 1 - sum(shares)])
+    assert 0.94 < covered <= 1
+
+
+def test_the_interval_of_a_difference_stays_between_minus_one_and_one():
+    assert paired_difference(McNemar(0, 3, p=1.0), 3).high == 1
+    assert paired_difference(McNemar(3, 0, p=1.0), 3).low == -1
 
 
 def test_mcnemar_of_models_that_never_disagree_is_no_evidence():

@@ -7,7 +7,7 @@ from pathlib import Path
 from training.evaluation.flags import Booleans
 from training.evaluation.results import Result
 from training.evaluation.runs import Run
-from training.evaluation.statistics import McNemar, mcnemar
+from training.evaluation.statistics import Difference, McNemar, mcnemar, paired_difference
 
 LoadFlags = Callable[[Path, Result], Booleans]
 """Run folder, result -> which of its images are right, (n,). Raises DataError where they were not kept."""
@@ -24,6 +24,16 @@ class Comparison:
     first: Result
     second: Result
     test: McNemar
+
+    @property
+    def name(self) -> str:
+        """Of the attack, and of what answers where that is not the network as it is."""
+        answered_by = self.first.answered_by
+        return self.first.attack if answered_by == "network" else f"{self.first.attack}, {answered_by}"
+
+    @property
+    def difference(self) -> Difference:
+        return paired_difference(self.test, self.first.n)
 
 
 def compare(first: Run, second: Run, load_flags: LoadFlags) -> list[Comparison]:

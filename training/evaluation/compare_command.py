@@ -1,4 +1,4 @@
-"""The command python -m training.evaluation compare: two runs on the same images, attack by attack."""
+"""The command python -m training.evaluation compare: pairs of runs on the same images, attack by attack."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,49 +9,81 @@ import tyro
 
 from training.checkpoint import CheckpointError
 from training.evaluation.compare import Comparison, ComparisonError, compare, left_out
+from training.evaluation.compare_plot import plot
 from training.evaluation.results import Result, load_flags
-from training.evaluation.runs import load_run
+from training.evaluation.runs import Run, load_run
 from training.source import DataError
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Compare two runs on the images that both were measured on, best and last weights apart.
+    """Compare two runs on the images that both were measured on, best and last weights apart; or several such pairs.
 
-    Correctness is paired image by image: p is McNemar's exact one, of a difference at least as large if the two were
-    equally good. With several attacks looked at, a small p or two is to be expected.
+    Correctness is paired image by image: the interval is of the difference on the same images (Agresti and Min), and
+    p is McNemar's exact one, of a difference at least as large if the two were equally good. With several attacks
+    looked at, a small p or two is to be expected.
     """
 
-    first: tyro.conf.Positional[Path]
-    """Run folder made by python -m training and measured by python -m training.evaluation."""
-    second: tyro.conf.Positional[Path]
-    """Another, measured on the same images."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """FIRST SECOND [FIRST SECOND ...]: run folders made by python -m training and measured by
+    python -m training.evaluation, such as one without and one with FSR, for each of several seeds."""
+    out: Path | None = None
+    """Folder to write compare.md and a picture of the differences, compare.png, into."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two runs and what was measured for both alike."""
+
+    first: Run
+    second: Run
+    compared: Sequence[Comparison]
 
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation compare", args=args)
     try:
-        for line in report(arguments):
-            print(line)
+        pairs = [load_pair(*paths) for paths in _in_pairs(arguments.runs)]
+        lines = list(report(pairs))
+        if arguments.out is not None:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            (arguments.out / "compare.md").write_text("\n".join(lines) + "\n")
+            labelled = {f"{pair.first.path.name} and {pair.second.path.name}": pair.compared for pair in pairs}
+            plot(labelled, arguments.out / "compare.png")
     except (CheckpointError, ComparisonError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("\nstopped")
+    print("\n".join(lines))
 
 
-def report(arguments: Arguments) -> Iterator[str]:
-    """Lines of Markdown. Raises CheckpointError, ComparisonError and DataError."""
-    first, second = load_run(arguments.first), load_run(arguments.second)
-    found = compare(first, second, load_flags)
-    yield f"first: {first.path}, seed {first.config.seed}; second: {second.path}, seed {second.config.seed}."
-    yield "Percent right with 95 % intervals (Wilson); p: McNemar, exact, two-sided."
-    for weights in ("best", "last"):
-        yield from _table(weights, [one for one in found if one.first.weights == weights])
-    alone = list(left_out(first, second))
-    if alone:
+def report(pairs: Sequence[Pair]) -> Iterator[str]:
+    """Lines of Markdown."""
+    yield "Percent right with 95 % intervals (Wilson), and of the difference (Agresti and Min); p: McNemar, exact,"
+    yield "two-sided."
+    for pair in pairs:
+        first, second = pair.first, pair.second
         yield ""
-        yield "Not compared, as only one run has it:"
-        yield from (f"- {line}" for line in alone)
+        yield f"first: {first.path}, seed {first.config.seed}; second: {second.path}, seed {second.config.seed}."
+        for weights in ("best", "last"):
+            yield from _table(weights, [one for one in pair.compared if one.first.weights == weights])
+        alone = list(left_out(first, second))
+        if alone:
+            yield ""
+            yield "Not compared, as only one run has it:"
+            yield from (f"- {line}" for line in alone)
+
+
+def load_pair(first: Path, second: Path) -> Pair:
+    """Raises CheckpointError, ComparisonError and DataError."""
+    runs = load_run(first), load_run(second)
+    return Pair(*runs, compare(*runs, load_flags))
+
+
+def _in_pairs(runs: Sequence[Path]) -> list[tuple[Path, Path]]:
+    if not runs or len(runs) % 2:
+        raise ComparisonError(f"{len(runs)} run folders were given; expected pairs: FIRST SECOND [FIRST SECOND ...]")
+    return list(zip(runs[::2], runs[1::2], strict=True))
 
 
 def _table(weights: str, found: Sequence[Comparison]) -> Iterator[str]:
@@ -61,12 +93,11 @@ def _table(weights: str, found: Sequence[Comparison]) -> Iterator[str]:
     yield f"| {weights} weights | n | first | second | second - first | only first right | only second right | p |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
     for one in found:
-        first, second, test = one.first, one.second, one.test
-        name = first.attack if first.answered_by == "network" else f"{first.attack}, {first.answered_by}"
+        value, low, high = (100 * part for part in one.difference)
         yield (
-            f"| {name} | {first.n:,} | {_share(first)} | {_share(second)} "
-            f"| {100 * (second.accuracy - first.accuracy):+.2f} | {test.only_first:,} | {test.only_second:,} "
-            f"| {test.p:.2g} |"
+            f"| {one.name} | {one.first.n:,} | {_share(one.first)} | {_share(one.second)} "
+            f"| {value:+.2f} ({low:+.1f} to {high:+.1f}) | {one.test.only_first:,} | {one.test.only_second:,} "
+            f"| {one.test.p:.2g} |"
         )
 
 

@@ -1,11 +1,12 @@
 """How sure a measured accuracy is, and a difference between two."""
 
+import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy.stats import binomtest, norm
 
 from training.evaluation.flags import Booleans
 
@@ -47,6 +48,26 @@ def mcnemar(first: Booleans, second: Booleans) -> McNemar:
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     disagreed = only_first + only_second
     return McNemar(only_first, only_second, float(binomtest(only_first, disagreed).pvalue) if disagreed else 1.0)
+
+
+class Difference(NamedTuple):
+    """How much more of the images the second classifier has right, with the ends of its 95 % interval; fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+def paired_difference(test: McNemar, n: int) -> Difference:
+    """Of two classifiers on the same `n` images; the interval is Agresti and Min's (Statistics in Medicine 2005).
+
+    That is Wald's for paired images with half an image added to each of the four outcomes.
+    """
+    total = n + 2
+    gained, lost = test.only_second + 0.5, test.only_first + 0.5
+    centre = (gained - lost) / total
+    half = float(norm.ppf(0.975)) * math.sqrt(gained + lost - total * centre**2) / total
+    return Difference((test.only_second - test.only_first) / n, max(centre - half, -1.0), min(centre + half, 1.0))
 
 
 class Spread(NamedTuple):
