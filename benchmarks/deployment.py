@@ -103,10 +103,10 @@ def make_files(width: int, folder: Path) -> dict[str, Path]:
     torch.manual_seed(0)
     plain = fold_batch_norm(create_model("resnet18", width=width, fsr=False)).requires_grad_(False)
     with_fsr = fold_batch_norm(create_model("resnet18", width=width)).requires_grad_(False)
-    evidence = _evidence(with_fsr)
+    evidence = evidence_graph(with_fsr)
     calibration = np.random.default_rng(0).random((64, 3, *SHAPE), dtype=np.float32)
     graphs = {
-        "plain": restricted(_evidence(plain), ["logits"]),
+        "plain": restricted(evidence_graph(plain), ["logits"]),
         "fsr": restricted(evidence, ["logits"]),
         "evidence": evidence,
         "int8": restricted(to_int8(evidence, calibration).graph, ["logits"]),
@@ -151,7 +151,8 @@ def line(pair: Pair, found: Measured, batch: int) -> str:
     return f"| {pair.name} | {batch} | {median:.3f} ({low:.3f} - {high:.3f}) | {milliseconds} |"
 
 
-def _evidence(network: nn.Module) -> onnx.ModelProto:
+def evidence_graph(network: nn.Module) -> onnx.ModelProto:
+    """Its logits and all that checks and maps read, for images of `SHAPE`."""
     evidence = EvidenceNet(network, SHAPE).eval()
     return to_onnx(evidence, (torch.zeros(2, 3, *SHAPE),), {"images": True}, evidence.output_names)
 
