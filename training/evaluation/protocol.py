@@ -55,6 +55,14 @@ GRADIENT_ATTACKS: dict[str, GradientAttack] = {
     "cw": GradientAttack("margin", steps=30, divisor=10),
 }
 
+CLEAN_UPLOADS = ("clean_png_upload", "clean_jpeg_upload")
+"""What accuracies on larger pictures, encoded, decoded and resized as the server does it, are called."""
+
+
+def attacked_uploads(attack: str) -> tuple[str, str, str]:
+    """The same under attack: on the decoded pixels, and in the pixels of uploads as PNG and as JPEG."""
+    return f"{attack}_decoded_upload", f"{attack}_png_upload", f"{attack}_jpeg_upload"
+
 
 def definition_of(attack: AttackName, budget: Budget) -> str:
     """The attack in words, for reports."""
