@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "pgd1000", "cw", "square"]
+GradientAttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "pgd1000", "cw"]
+AttackName = GradientAttackName | Literal["square"]
 """Attacks that need no more than what a model version has: its logits, and gradients of its attack graph."""
 LossName = Literal["cross_entropy", "margin"]
 
