@@ -66,6 +66,10 @@ def _accuracies(version: Path, name: str) -> list[dict[str, Any]]:
         accuracies = json.loads(path.read_text())[name]
         for one in accuracies:
             _measures(one)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); expected a model version made by python -m export"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
     return accuracies
