@@ -11,6 +11,7 @@ from PIL import Image
 from scipy.ndimage import affine_transform, convolve1d
 from torch import nn
 
+from export import command as export_command
 from training.checkpoint import RunFolder
 from training.data import ImageData, load_images, to_floats
 from training.device import pick_device
@@ -205,6 +206,11 @@ def test_what_was_measured_is_kept_and_is_what_one_finds_by_hand(run, tiny_data)
     assert f"| contrast | {' | '.join(cells)} |" in lines
     assert results["contrast_1"].data_sha256 == results["clean"].data_sha256 == data.sha256
     assert (results["contrast_1"].epsilon, results["contrast_5"].n) == (0.0, 12)
+
+
+def test_a_manifest_will_not_hold_them(run):
+    list(report(Arguments(run, kinds=("rotation_random",), images=6)))
+    assert [accuracy.attack for accuracy in export_command._measured(run, "best")] == ["clean"]
 
 
 def test_it_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):

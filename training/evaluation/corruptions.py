@@ -1,8 +1,8 @@
 """Common corruptions of images, with the constants of CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019, 1903.12261).
 
 Each takes pixels uint8 (h, w, 3), a severity from 1 to 5 and a generator, and returns pixels alike, truncated to whole
-numbers as there. The constants are meant for 32x32 pixels and are used for every size. Of the 19 kinds these are those
-that need neither pictures of frost nor ImageMagick nor OpenCV.
+numbers as there. The constants are meant for 32x32 pixels and are used for every size. Of the 15 kinds these are 6, and
+the Gaussian blur is one of the 4 extra ones: a handful that needs no more than numpy, scipy and Pillow.
 """
 
 import io
