@@ -43,7 +43,7 @@ HONEST = {
 }
 SWEEP = {("pgd20", 16): 0.25, ("pgd20", 32): 0.06, ("pgd20", 64): 0.01, ("pgd100", 255): 0.0}
 
-HOW = "measure with python -m training.evaluation RUN --attacks ..."
+HOW = "measure with python -m training.evaluation RUN --attacks"
 
 
 def results(changed):
@@ -88,8 +88,21 @@ def test_figures_of_other_images_are_not_put_together():
     elsewhere = [measured(name, share=share, data_sha256="of others") for name, share in HONEST.items() if name != "cw"]
     rule = next(rule for rule in RULES if rule.number == "6")
     verdict = judged(rule, [*elsewhere, measured("cw", share=0.4)], EPSILON)
-    assert (verdict.status, verdict.found) == ("not run", f"missing on the same images: cw; {HOW}")
-    assert judged(rule, [], EPSILON).found == f"missing on the same images: cw, autoattack; {HOW}"
+    assert (verdict.status, verdict.found) == ("not run", f"missing on the same images: cw; {HOW} cw")
+    assert judged(rule, [], EPSILON).found == f"missing on the same images: cw, autoattack; {HOW} cw autoattack"
+
+
+def test_what_measures_a_sweep_is_named_bound_by_bound():
+    rule = next(rule for rule in RULES if rule.number == "4")
+    found = judged(rule, [measured("clean", epsilon=0.0), measured("pgd20")], EPSILON).found
+    assert found.endswith(
+        f"{HOW} pgd20 --epsilon 0.0627451, and with --attacks pgd20 --epsilon 0.1254902, and with --attacks pgd20 "
+        "--epsilon 0.2509804, and with --attacks pgd100 --epsilon 1"
+    )
+    assert judged(rule, [], EPSILON).found.startswith("missing on the same images: clean, pgd20, ")
+    assert f"{HOW} pgd20, and with --attacks pgd20 --epsilon 0.0627451, " in judged(rule, [], EPSILON).found
+    typed = [measured(attack, epsilon=float(f"{bound / 255:.7g}")) for attack, bound in SWEEP]
+    assert judged(rule, [measured("clean", epsilon=0.0), measured("pgd20"), *typed], EPSILON).status != "not run"
 
 
 def test_of_several_measurements_the_strongest_counts():

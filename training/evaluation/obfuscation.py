@@ -58,8 +58,8 @@ class Rule:
     needs: tuple[str, ...]
     holds: Callable[[Found], bool] | None
     """None: the figure is reported, and nothing is asked of it."""
-    command: str = "python -m training.evaluation RUN --attacks ..."
-    """That measures what it needs."""
+    command: str | None = None
+    """That measures what it needs; None: the one that runs the attacks that are missing."""
     say: Callable[[Mapping[str, float]], str] = in_words
     """Accuracies of what it needs, by name -> the figures in words."""
 
@@ -151,12 +151,27 @@ def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
         nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
         missing = [name for name in rule.needs if name not in nearest]
         some = ", ".join(missing[:MANY]) + (f" and {len(missing) - MANY} more" if len(missing) > MANY else "")
-        found_missing = f"missing on the same images: {some}; measure with {rule.command}"
+        found_missing = f"missing on the same images: {some}; measure with {rule.command or _command(missing)}"
         return Verdict(rule.number, rule.test, "not run", found_missing)
     found = max(complete, key=lambda group: group[rule.needs[0]].n)
     figures = rule.say({name: found[name].accuracy for name in rule.needs})
     status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
     return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
+
+
+def _command(missing: Sequence[str]) -> str:
+    """What runs the attacks, each bound by itself."""
+    by_bound: dict[str, list[str]] = {}
+    for name in missing:
+        if name == "clean":  # is always measured
+            continue
+        attack, _, bound = name.partition("@")
+        by_bound.setdefault(bound, []).append(attack)
+    options = [
+        f"--attacks {' '.join(attacks)}" + (f" --epsilon {int(bound.removesuffix('/255')) / 255:.7g}" if bound else "")
+        for bound, attacks in by_bound.items()
+    ]
+    return f"python -m training.evaluation RUN {', and with '.join(options)}"
 
 
 def _name(result: Result, epsilon: float) -> str:
