@@ -3,42 +3,35 @@
 Nothing here imports torch.
 """
 
-import hashlib
-import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-import onnxruntime
 import tyro
-from tqdm import tqdm
 
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from fsr_serve.artifact import (
-    ATTACK_FILE,
-    MODEL_FILE,
-    SIGNATURE_FILE,
-    Accuracy,
-    ModelVersion,
-    read_version,
-    write_manifest,
-)
+from export.measuring import BATCH, Asked, check_can_measure, measured, write_accuracies
+from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, Accuracy, ModelVersion, read_version
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
 from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
-from training.evaluation.flags import FlagsFile
-from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, AttackName, Budget, RandomStarts, definition_of
-from training.evaluation.statistics import wilson
+from training.evaluation.protocol import (
+    EPSILON,
+    GRADIENT_ATTACKS,
+    AttackName,
+    Budget,
+    GradientAttack,
+    RandomStarts,
+    definition_of,
+)
 from training.source import DataError
 
-BATCH = 100
 ALLOWED_LOSS = 0.02
 """How far an accuracy of the file may lie under the checkpoint's."""
 LOSS_WEIGHTS = {"cross_entropy": CROSS_ENTROPY, "margin": MARGIN}
@@ -114,7 +107,8 @@ def verify(arguments: Arguments) -> list[Verdict]:
     if not 0 < arguments.epsilon <= 1:
         raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
     version = read_version(arguments.version)
-    _check_can_change(version, arguments)
+    needs_gradients = [name for name in arguments.attacks if name != "square"]
+    check_can_measure(version, needs_gradients, "Choose --attacks square")
     session = open_session(
         version.path / MODEL_FILE,
         runtime=arguments.runtime,
@@ -125,7 +119,7 @@ def verify(arguments: Arguments) -> list[Verdict]:
     data = load_as_served(arguments.data, arguments.split, version.manifest, arguments.images)
     attacks: list[AttackName | Literal["clean"]] = ["clean", *dict.fromkeys(arguments.attacks)]
     accuracies = [_measure(attack, version, session, data, arguments) for attack in attacks]
-    _write(version, accuracies)
+    write_accuracies(version, accuracies)
     return [Verdict(found, _of_checkpoint(version, found)) for found in accuracies]
 
 
@@ -139,21 +133,6 @@ def line(verdict: Verdict) -> str:
     return f"{text}; checkpoint {checkpoint.accuracy:.2%}{' TOO LOW' if verdict.is_too_low else ''}"
 
 
-def _check_can_change(version: ModelVersion, arguments: Arguments) -> None:
-    if (version.path / SIGNATURE_FILE).exists():
-        raise VerificationError(
-            f"{version.path} is signed, and figures in its manifest would break the signature. Verify before signing, "
-            f"or remove {SIGNATURE_FILE} and sign again"
-        )
-    needs_gradients = [name for name in arguments.attacks if name != "square"]
-    if needs_gradients and ATTACK_FILE not in version.manifest.tensors:
-        reason = version.manifest.missing.get(ATTACK_FILE, "not made")
-        raise VerificationError(
-            f"{version.path} has no attack graph ({reason}), which {', '.join(needs_gradients)} need. "
-            "Choose --attacks square"
-        )
-
-
 def _measure(
     attack: AttackName | Literal["clean"],
     version: ModelVersion,
@@ -161,90 +140,62 @@ def _measure(
     data: LabelledImages,
     arguments: Arguments,
 ) -> Accuracy:
-    engine = f"{session.runtime}-{session.device}-{session.precision}"
-    digest = hashlib.sha256(json.dumps(version.manifest.files, sort_keys=True).encode()).hexdigest()[:12]
-    budget = f"-{arguments.queries}" if attack == "square" else ""
-    name = f"{attack}{budget}-{arguments.epsilon:g}-seed{arguments.seed}-{data.sha256[:12]}-{digest}-{engine}.npz"
-    flags = FlagsFile((arguments.state or version.path.parent / ".verify") / name, len(data.labels))
-    parts, known = list(flags.unknown(BATCH)), int(flags.is_known.sum())
-    first = parts[0].start if parts else 0
-    adversarial = _attack(attack, version, session, arguments, first=first, shape=data.images.shape)
-    with tqdm(total=len(data.labels), initial=known, desc=attack, unit="img", leave=False) as bar:
-        for part in parts:
-            started = time.perf_counter()
-            images, labels = data.images[part], data.labels[part]
-            answers = session.logits(adversarial(images, labels)).argmax(axis=1)
-            flags.write(part, answers == labels, time.perf_counter() - started)
-            bar.update(len(labels))
-    interval = wilson(int(flags.correct.sum()), len(data.labels))
-    return Accuracy(
+    asked = Asked(
         attack=attack,
         definition="images as they are"
         if attack == "clean"
         else definition_of(attack, Budget(queries=arguments.queries)),
         epsilon=0.0 if attack == "clean" else arguments.epsilon,
-        **interval._asdict(),
-        n=len(data.labels),
         data=f"{arguments.data_name or arguments.data}, split {arguments.split}",
         data_sha256=data.sha256,
         seed=arguments.seed,
-        runtime=f"onnxruntime {onnxruntime.__version__}" if session.runtime == "onnxruntime" else session.runtime,
-        precision=version.manifest.precision if session.precision == "f32" else session.precision,
-        seconds=round(flags.seconds, 1),
-        measured=date.today().isoformat(),
     )
+    adversarial = _attack(attack, version, session, arguments)
+
+    def show(part: slice) -> Floats:
+        return adversarial(data.images[part], data.labels[part], part.start)
+
+    return measured(asked, version, session, data.labels, show, arguments.state)
 
 
 def _attack(
-    attack: AttackName | Literal["clean"],
-    version: ModelVersion,
-    session: Session,
-    arguments: Arguments,
-    *,
-    first: int,
-    shape: tuple[int, ...],
-) -> Callable[[Floats, Labels], Floats]:
-    """The attack, for the images from number `first` on, in order."""
-    epsilon, seed = arguments.epsilon, arguments.seed
+    attack: AttackName | Literal["clean"], version: ModelVersion, session: Session, arguments: Arguments
+) -> Callable[[Floats, Labels, int], Floats]:
+    """The attack, on a batch and the number of its first image."""
     if attack == "clean":
-        return lambda images, labels: images
+        return lambda images, labels, first: images
     if attack == "square":
-        numbers = iter(range(first // BATCH, shape[0]))
-
-        def by_queries(images: Floats, labels: Labels) -> Floats:
-            random = np.random.default_rng((seed, next(numbers)))  # a stream per batch, to go on where it stopped
-            return square(session.logits, images, labels, epsilon=epsilon, queries=arguments.queries, random=random)
-
-        return by_queries
+        return partial(_by_queries, session, arguments)
     graph = AttackGraph(version.path / ATTACK_FILE, device=arguments.device, threads=arguments.threads)
-    protocol = GRADIENT_ATTACKS[attack]
-    starts = RandomStarts(seed, image_values=int(np.prod(shape[1:])), first=first)
-
-    def by_gradient(images: Floats, labels: Labels) -> Floats:
-        return pgd(
-            graph,
-            images,
-            labels,
-            epsilon=epsilon,
-            step_size=epsilon / protocol.divisor,
-            steps=protocol.steps,
-            start=starts.next(images.shape, epsilon) if protocol.random_start else None,
-            loss_weights=LOSS_WEIGHTS[protocol.loss],
-        )
-
-    return by_gradient
+    return partial(by_gradient, graph, GRADIENT_ATTACKS[attack], arguments.epsilon, arguments.seed)
 
 
-def _write(version: ModelVersion, accuracies: list[Accuracy]) -> None:
-    def measures(accuracy: Accuracy) -> tuple[object, ...]:
-        return tuple(
-            getattr(accuracy, name)
-            for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed", "runtime", "precision")
-        )
+def _by_queries(session: Session, arguments: Arguments, images: Floats, labels: Labels, first: int) -> Floats:
+    random = np.random.default_rng((arguments.seed, first // BATCH))  # a stream per batch, to go on where it stopped
+    return square(session.logits, images, labels, epsilon=arguments.epsilon, queries=arguments.queries, random=random)
 
-    new = {measures(accuracy) for accuracy in accuracies}
-    kept = [accuracy for accuracy in version.manifest.accuracies if measures(accuracy) not in new]
-    write_manifest(version.path, version.manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))
+
+def by_gradient(
+    graph: AttackGraph,
+    attack: GradientAttack,
+    epsilon: float,
+    seed: int,
+    images: Floats,
+    labels: Labels,
+    first: int,
+) -> Floats:
+    """The protocol's attack on images (n, 3, h, w), from the random starts of number `first` on."""
+    starts = RandomStarts(seed, image_values=int(np.prod(images.shape[1:])), first=first)
+    return pgd(
+        graph,
+        images,
+        labels,
+        epsilon=epsilon,
+        step_size=epsilon / attack.divisor,
+        steps=attack.steps,
+        start=starts.next(images.shape, epsilon) if attack.random_start else None,
+        loss_weights=LOSS_WEIGHTS[attack.loss],
+    )
 
 
 def _of_checkpoint(version: ModelVersion, found: Accuracy) -> Accuracy | None:

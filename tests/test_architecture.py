@@ -65,6 +65,7 @@ def test_a_missing_extra_is_named(module, extra):
         ("training.evaluation", ["--data", "--weights", "--attacks"]),
         ("export", ["--data", "--weights", "--precision", "--module"]),
         ("export.verify", ["--data", "--attacks", "--runtime", "--queries"]),
+        ("export.uploads", ["--data", "--attacks", "--upload-shape", "--quality"]),
         ("export.adopt", ["--classes", "--mean", "--probabilities"]),
         ("export.sign", ["--key"]),
     ],

@@ -11,10 +11,12 @@ from torch import nn
 from training.attacks import random_noise
 from training.checkpoint import CheckpointError
 from training.data import ImageData
+from training.evaluation.changes import CHANGES
 from training.evaluation.command import Arguments as Evaluation
 from training.evaluation.command import report as evaluate
+from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.obfuscation import RULES, judged
-from training.evaluation.obfuscation_command import Arguments, deployed, report, zero_gradients
+from training.evaluation.obfuscation_command import Arguments, report, zero_gradients
 from training.models import FSRNet
 from training.source import DataError
 
@@ -41,6 +43,8 @@ HONEST = {
 }
 SWEEP = {("pgd20", 16): 0.25, ("pgd20", 32): 0.06, ("pgd20", 64): 0.01, ("pgd100", 255): 0.0}
 
+HOW = "measure with python -m training.evaluation RUN --attacks"
+
 
 def results(changed):
     figures = HONEST | {name: share for name, share in changed.items() if isinstance(name, str)}
@@ -56,7 +60,10 @@ def verdicts(found):
 
 
 def test_figures_of_an_honest_network_pass_every_rule():
-    assert verdicts(results({})) == dict.fromkeys(["2", "3", "4", "6", "7", "8", "11", "12"], "pass") | {"5": "figure"}
+    assert verdicts(results({})) == dict.fromkeys(["2", "3", "4", "6", "7", "8", "11", "12"], "pass") | {
+        "5": "figure",
+        "20": "not run",
+    }
 
 
 @pytest.mark.parametrize(
@@ -81,8 +88,21 @@ def test_figures_of_other_images_are_not_put_together():
     elsewhere = [measured(name, share=share, data_sha256="of others") for name, share in HONEST.items() if name != "cw"]
     rule = next(rule for rule in RULES if rule.number == "6")
     verdict = judged(rule, [*elsewhere, measured("cw", share=0.4)], EPSILON)
-    assert (verdict.status, verdict.found) == ("not run", "missing on the same images: cw")
-    assert judged(rule, [], EPSILON).found == "missing on the same images: cw, autoattack"
+    assert (verdict.status, verdict.found) == ("not run", f"missing on the same images: cw; {HOW} cw")
+    assert judged(rule, [], EPSILON).found == f"missing on the same images: cw, autoattack; {HOW} cw autoattack"
+
+
+def test_what_measures_a_sweep_is_named_bound_by_bound():
+    rule = next(rule for rule in RULES if rule.number == "4")
+    found = judged(rule, [measured("clean", epsilon=0.0), measured("pgd20")], EPSILON).found
+    assert found.endswith(
+        f"{HOW} pgd20 --epsilon 0.0627451, and with --attacks pgd20 --epsilon 0.1254902, and with --attacks pgd20 "
+        "--epsilon 0.2509804, and with --attacks pgd100 --epsilon 1"
+    )
+    assert judged(rule, [], EPSILON).found.startswith("missing on the same images: clean, pgd20, ")
+    assert f"{HOW} pgd20, and with --attacks pgd20 --epsilon 0.0627451, " in judged(rule, [], EPSILON).found
+    typed = [measured(attack, epsilon=float(f"{bound / 255:.7g}")) for attack, bound in SWEEP]
+    assert judged(rule, [measured("clean", epsilon=0.0), measured("pgd20"), *typed], EPSILON).status != "not run"
 
 
 def test_of_several_measurements_the_strongest_counts():
@@ -112,6 +132,9 @@ def test_the_table_has_every_test_in_order(checkpoint, tmp_path):
     numbers = [int(line.split("|")[1]) for line in lines]
     assert numbers == [*range(2, 18), 20, 21]
     assert "missing on the same images: autoattack" in lines[numbers.index(6)]
+    assert "| not run | missing on the same images: gaussian_noise_1, " in lines[numbers.index(20)]
+    assert "and 31 more; measure with python -m training.evaluation corruptions RUN" in lines[numbers.index(20)]
+    assert "| not run | --version names the exported version; measure it with python -m export.up" in lines[-1]
     assert "| pass | 0.0% of images, " in lines[numbers.index(9)]
     with pytest.raises(DataError, match="images is 0; expected 1 to 24"):
         list(report(Arguments(checkpoint, images=0)))
@@ -122,10 +145,51 @@ def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, accuracy, status):
     ours = {"attack": "pgd20", "definition": "", "epsilon": 0.1, "n": 9, "data_sha256": "", "seed": 0, "accuracy": 0.5}
     manifest = {"accuracies": [ours | {"accuracy": accuracy}], "checkpoint_accuracies": [ours]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    assert deployed(Arguments(tmp_path, version=tmp_path)).status == status
+    assert deployed(tmp_path).status == status
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"manifest.json is no manifest of a model version"):
-        deployed(Arguments(tmp_path, version=tmp_path))
+        deployed(tmp_path)
+
+
+def test_corruptions_are_summed_up_as_means_over_severities():
+    figures = {"clean": 0.8} | {name: 0.7 for name in CHANGES if name != "rotation_grid"}
+    figures |= {f"contrast_{severity}": severity / 10 for severity in range(1, 6)}
+    figures |= {"rotation_random": 0.65, "rotation_worst10": 0.4}
+    found = [measured(name, share=share, epsilon=0.0) for name, share in figures.items()]
+    rule = next(rule for rule in RULES if rule.number == "20")
+    verdict = judged(rule, found, EPSILON)
+    assert verdict.status == "figure"
+    for words in (
+        "clean 80.00%, mean of corruptions 64.29%, gaussian_noise 70.00%, ",
+        "contrast 30.00%, ",
+        "rotation_random 65.00%, rotation_worst10 40.00%; n = 1,000",
+    ):
+        assert words in verdict.found
+    assert judged(rule, found[:-1], EPSILON).status == "not run"
+
+
+def test_figures_of_uploads_come_from_the_manifest(tmp_path):
+    one = {"definition": "", "epsilon": EPSILON, "n": 100, "data": "uploads", "data_sha256": "1", "seed": 0}
+    shares = {"decoded_upload": 0.4, "png_upload": 0.42, "jpeg_upload": 0.44}
+    clean = [one | {"attack": f"clean_{kind}_upload", "epsilon": 0.0, "accuracy": 0.7} for kind in ("png", "jpeg")]
+    attacked = [one | {"attack": f"pgd20_{kind}", "accuracy": share} for kind, share in shares.items()]
+
+    def verdict(accuracies):
+        (tmp_path / "manifest.json").write_text(json.dumps({"accuracies": accuracies, "checkpoint_accuracies": []}))
+        return through_uploads(tmp_path, EPSILON)
+
+    found = verdict([*clean, *attacked])
+    assert found.status == "figure"
+    assert found.found == (
+        "clean_png_upload 70.00%, clean_jpeg_upload 70.00%, pgd20_decoded_upload 40.00%, pgd20_png_upload 42.00%, "
+        "pgd20_jpeg_upload 44.00%; n = 100, uploads"
+    )
+    elsewhere = [*clean, *attacked[:2], attacked[2] | {"data_sha256": "2"}]
+    stronger = [*clean, *attacked[:2], attacked[2] | {"epsilon": 2 * EPSILON}]
+    for incomplete in ([], clean, elsewhere, stronger):
+        found = verdict(incomplete)
+        assert found.status == "not run"
+        assert found.found.startswith(f"measure it with python -m export.uploads {tmp_path} --data DATA")
 
 
 def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():

@@ -3,6 +3,7 @@
 import pytest
 from made_up_runs import made_up
 
+from training.checkpoint import CheckpointError
 from training.evaluation.runs import data_set_of, load_run
 
 
@@ -17,6 +18,14 @@ def test_figures_of_weights_since_replaced_are_left_out(tmp_path):
     run = made_up(tmp_path / "run", {("fgsm", "best"): 0.5, ("fgsm", "last"): 0.4})
     (run / "best.safetensors").write_bytes(b"others")
     assert [result.weights for result in load_run(run).results] == ["last"]
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_note_of_the_hardware_is_named(tmp_path, text):
+    run = made_up(tmp_path / "run")
+    (run / "environment.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"environment.json is damaged: .*Delete it"):
+        load_run(run)
 
 
 @pytest.mark.parametrize(

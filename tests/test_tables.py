@@ -116,7 +116,7 @@ def test_a_run_is_in_the_rows_of_its_method_and_in_no_other(method, tmp_path):
 def test_a_run_of_another_method_is_named_with_what_it_is(model, recipe, tmp_path):
     run = made_up(tmp_path / "run", {("clean", "best"): 0.8}, model=model, recipe=recipe)
     (line,) = said_of(run, "1", "A4")
-    assert line.startswith(f"{run} matches no row of the tables asked for: data cifar10")
+    assert line.startswith(f"{run} matches no row that is asked for: data cifar10")
     for name, value in (model | recipe).items():
         assert name == "fsr" or (f"{value:g}" if isinstance(value, float) else str(value)) in line
 

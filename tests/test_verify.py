@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from export import verification as command
+from export import measuring
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
 from export.verification import Arguments, line, verify
@@ -62,10 +62,10 @@ def test_the_figures_stand_in_the_manifest_with_all_that_makes_them_comparable(v
 
 
 def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
-    monkeypatch.setattr(command, "BATCH", 5)
+    monkeypatch.setattr(measuring, "BATCH", 5)
     whole = run(version, tiny_data, state=version.parent / "whole")
     asked = 0
-    write = command.FlagsFile.write
+    write = measuring.FlagsFile.write
 
     def stop_after_three(self, part, correct, seconds):
         nonlocal asked
@@ -74,10 +74,10 @@ def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
         if asked == 8:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command.FlagsFile, "write", stop_after_three)
+    monkeypatch.setattr(measuring.FlagsFile, "write", stop_after_three)
     with pytest.raises(KeyboardInterrupt):
         run(version, tiny_data, state=version.parent / "stopped")
-    monkeypatch.setattr(command.FlagsFile, "write", write)
+    monkeypatch.setattr(measuring.FlagsFile, "write", write)
     resumed = run(version, tiny_data, state=version.parent / "stopped")
     flags = [sorted((version.parent / name).iterdir()) for name in ("whole", "stopped")]
     for one, other in zip(*flags, strict=True):

@@ -4,9 +4,11 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "corruptions": "training.evaluation.corruptions_command",
     "features": "training.evaluation.features_command",
     "maps": "training.evaluation.maps_command",
     "tables": "training.evaluation.tables_command",
+    "figures": "training.evaluation.figures_command",
     "compare": "training.evaluation.compare_command",
     "obfuscation": "training.evaluation.obfuscation_command",
     "cost": "training.evaluation.cost_command",

@@ -2,24 +2,22 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import date
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import torch
 import tyro
-from tqdm import tqdm
 
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
-from training.data import ImageData, load_images
-from training.evaluation.flags import Booleans
-from training.evaluation.measure import Job, Network, measure
+from training.data import ImageData
+from training.evaluation.inspection import check_counts, check_epsilon, check_seed, open_data, spread
+from training.evaluation.measure import Job, Network
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
-from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
+from training.evaluation.record import keep, of_clean_images, record
+from training.evaluation.results import Measurement, Result, load_flags, open_flags, weights_sha256
 from training.evaluation.separated import FeatureName
-from training.evaluation.statistics import right_under_all, wilson
+from training.evaluation.statistics import right_under_all
 from training.evaluation.suite import NEED_FSR, TRANSFERS, CheckpointAttack, batch_of, definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
@@ -76,8 +74,8 @@ class Arguments:
         return Budget(self.queries or queries_of(attack), restarts, self.random_start)
 
 
-def main() -> None:
-    arguments = tyro.cli(Arguments, prog="python -m training.evaluation")
+def main(args: Sequence[str] | None = None) -> None:
+    arguments = tyro.cli(Arguments, prog="python -m training.evaluation", args=args)
     try:
         print(report(arguments))
     except (CheckpointError, DataError, OSError) as error:
@@ -99,51 +97,46 @@ def report(arguments: Arguments) -> str:
     names = _parts(arguments.attacks)
     _check_fsr(names, arguments, config)
     source, crafted_on = _source(names, arguments, config)
-    data = _images(arguments, config)
-    data_name = config.data_name if arguments.data in (None, config.data) else str(arguments.data)
-    clean = Measurement(
-        weights=arguments.weights,
-        weights_sha256=weights_sha256(arguments.checkpoint, arguments.weights),
-        attack="clean",
-        definition="images as they are",
-        epsilon=0.0,
-        n=len(data),
-        data=f"{data_name}, split {arguments.split}",
-        data_sha256=data.sha256,
+    data, data_name = _images(arguments, config)
+    clean = of_clean_images(
+        arguments.checkpoint,
+        arguments.weights,
+        data,
+        data_name,
         seed=arguments.seed,
-        runtime=f"torch {torch.__version__}",
-        precision="fp32",
         answered_by=ANSWERED_BY[arguments.feature],
     )
     lines = [
         f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
         f"{arguments.weights} weights, recipe {config.recipe_name}"
         + ("" if clean.answered_by == "network" else f", {clean.answered_by}"),
-        f"{data_name}, split {arguments.split}, n = {len(data)}, "
+        f"{data_name}, n = {len(data)}, "
         f"L-infinity epsilon {arguments.epsilon * 255:g}/255, seed {arguments.seed}, float32",
         "",
         f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
     ]
-    flags: dict[str, Booleans] = {}
+    network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256, arguments.feature)
+    results: dict[str, Result] = {}
 
-    def keep(measurement: Measurement, correct: Booleans, seconds: float) -> None:
-        flags[measurement.attack] = correct
-        result = _result(measurement, correct, seconds)
-        save_result(arguments.checkpoint, result)
+    def measured(measurement: Measurement, attack: CheckpointAttack | None) -> None:
+        budget = arguments.budget(attack) if attack else Budget()
+        job = Job(network, attack, arguments.epsilon, arguments.seed, budget, source)
+        batch = arguments.batch or batch_of(attack, budget)
+        result = record(job, data, measurement, batch=batch, processes=arguments.processes)
+        results[result.attack] = result
         lines.append(_line(result))
 
-    keep(clean, *_measured(clean, None, None, arguments, data))
+    measured(clean, None)
     for name in names:
         definition = definition_of(name, arguments.budget(name)) + (crafted_on if name in TRANSFERS else "")
-        attacked = replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon)
-        keep(attacked, *_measured(attacked, name, source, arguments, data))
+        measured(replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon), name)
     if "ensemble" in arguments.attacks:
         parts = ("clean", *ENSEMBLE)
         definition = f"right under each of {', '.join(parts)}"
-        worst = right_under_all([flags[name] for name in parts])
+        worst = right_under_all([load_flags(arguments.checkpoint, results[name]) for name in parts])
         ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
         open_flags(arguments.checkpoint, ensemble).write(slice(0, len(data)), worst, 0.0)
-        keep(ensemble, worst, 0.0)
+        lines.append(_line(keep(arguments.checkpoint, ensemble, worst, 0.0)))
     return "\n".join(lines)
 
 
@@ -155,25 +148,13 @@ def _parts(attacks: Sequence[CheckpointAttack | Literal["ensemble"]]) -> list[Ch
     return list(dict.fromkeys(names))
 
 
-def _images(arguments: Arguments, config: RunConfig) -> ImageData:
-    """The images to attack. Raises DataError for arguments out of range and images of other classes."""
-    if not 0 < arguments.epsilon <= 1:
-        raise DataError(f"epsilon is {arguments.epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
-    for name in ("queries", "restarts", "batch", "processes"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise DataError(f"{name} is {value}; expected 1 or more")
-    data = load_images(arguments.data or config.data, arguments.split, config.image_shape)
-    if data.classes != config.classes:
-        raise DataError(
-            f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {arguments.checkpoint} was "
-            f"trained on the {len(config.classes)} classes {', '.join(config.classes[:10])}"
-        )
-    if arguments.images is None:
-        return data
-    if not 0 < arguments.images <= len(data):
-        raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
-    return data.spread(arguments.images)
+def _images(arguments: Arguments, config: RunConfig) -> tuple[ImageData, str]:
+    """The images to attack, and their name. Raises DataError for arguments out of range and images of other classes."""
+    check_epsilon(arguments.epsilon)
+    check_counts(arguments, "queries", "restarts", "batch", "processes")
+    check_seed(arguments.seed)
+    data, name = open_data(arguments.checkpoint, config, arguments.data, arguments.split)
+    return spread(data, arguments.images, "images"), name
 
 
 def _check_passed_on(model: FSRNet, arguments: Arguments) -> None:
@@ -204,35 +185,6 @@ def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: Run
     source = Network(arguments.source, "best", weights_sha256(arguments.source, "best"))
     trained = f"{of.model.name}, objective {of.recipe.objective}, weights {source.weights_sha256[:12]}"
     return source, f", crafted on {trained}"
-
-
-def _measured(
-    measurement: Measurement,
-    attack: CheckpointAttack | None,
-    source: Network | None,
-    arguments: Arguments,
-    data: ImageData,
-) -> tuple[Booleans, float]:
-    """Which images keep their label, and the seconds it took, those of earlier parts included."""
-    flags = open_flags(arguments.checkpoint, measurement)
-    network = Network(arguments.checkpoint, arguments.weights, measurement.weights_sha256, arguments.feature)
-    budget = arguments.budget(attack) if attack else Budget()
-    job = Job(network, attack, arguments.epsilon, arguments.seed, budget, source)
-    batch = arguments.batch or batch_of(attack, budget)
-    known = int(flags.is_known.sum())
-    with tqdm(total=len(data), initial=known, desc=measurement.attack, unit="img", leave=False) as bar:
-        measure(job, data, flags, batch=batch, processes=arguments.processes, progress=bar.update)
-    return flags.correct, flags.seconds
-
-
-def _result(measurement: Measurement, correct: Booleans, seconds: float) -> Result:
-    interval = wilson(int(correct.sum()), len(correct))
-    return Result(
-        **asdict(measurement),
-        **interval._asdict(),
-        seconds=round(seconds, 1),
-        measured=date.today().isoformat(),
-    )
 
 
 def _line(result: Result) -> str:

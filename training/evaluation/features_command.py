@@ -13,7 +13,7 @@ from training.checkpoint import CheckpointError, Weights
 from training.device import pick_device
 from training.evaluation.features_figure import draw_features
 from training.evaluation.features_report import markdown, write_numbers
-from training.evaluation.inspection import Threat, check_epsilon, check_is_new, open_data, open_run, spread
+from training.evaluation.inspection import Threat, check_epsilon, check_is_new, check_seed, open_data, open_run, spread
 from training.evaluation.neighbour_accuracies import KS, neighbour_accuracies
 from training.evaluation.pooled import look_inside
 from training.evaluation.protocol import EPSILON
@@ -64,10 +64,11 @@ def report(arguments: Arguments) -> str:
     """Measure, write the files and return the report's text."""
     check_is_new(arguments.out)
     check_epsilon(arguments.epsilon)
+    check_seed(arguments.seed)
     run = open_run(arguments.checkpoint, arguments.weights)
-    tests, tests_name = open_data(run, arguments.data, arguments.split)
+    tests, tests_name = open_data(run.path, run.config, arguments.data, arguments.split)
     tests = spread(tests, arguments.images, "images")
-    training, training_name = open_data(run, arguments.data, "train")
+    training, training_name = open_data(run.path, run.config, arguments.data, "train")
     training = spread(training, arguments.training_images, "training_images", least=max(KS))
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)

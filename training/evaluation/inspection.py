@@ -1,4 +1,4 @@
-"""What the commands that look inside FSR start from: a run, its data and a new folder, or a message saying why not."""
+"""What commands start from: a run, its data, a new folder, arguments in range; or a message saying why not."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,16 +77,15 @@ def open_run(path: Path, weights: Weights) -> Inspected:
     return Inspected(path, weights, config, model)
 
 
-def open_data(run: Inspected, source: str | None, split: str) -> tuple[ImageData, str]:
+def open_data(run: Path, config: RunConfig, source: str | None, split: str) -> tuple[ImageData, str]:
     """One split of `source`, by default of the run's own data, and its name for reports.
 
     Raises DataError where the split cannot be read or its classes are not those of the run.
     """
-    config = run.config
     data = load_images(source or config.data, split, config.image_shape)
     if data.classes != config.classes:
         raise DataError(
-            f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {run.path} was "
+            f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {run} was "
             f"trained on the {len(config.classes)} classes {', '.join(config.classes[:10])}. Say by --data where "
             "images of those classes lie"
         )
@@ -106,6 +105,19 @@ def spread(data: ImageData, count: int | None, option: str, *, least: int = 1, m
 def check_epsilon(epsilon: float) -> None:
     if not 0 < epsilon <= 1:
         raise DataError(f"epsilon is {epsilon}; expected a bound above 0 and at most 1 ([0, 1] pixels)")
+
+
+def check_counts(arguments: object, *names: str) -> None:
+    """Raises DataError for a field below 1; None is none."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise DataError(f"{name} is {value}; expected 1 or more")
+
+
+def check_seed(seed: int) -> None:
+    if seed < 0:
+        raise DataError(f"seed is {seed}; expected 0 or more")
 
 
 def check_is_new(out: Path) -> None:

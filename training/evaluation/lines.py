@@ -14,6 +14,8 @@ from training.evaluation.statistics import Spread, over_seeds
 from training.evaluation.tables import SIZE, TIME, Measure, Row, Table
 from training.models import BACKBONES
 
+NEGLIGIBLE = 1e-6
+"""Difference between an epsilon and what one types for it."""
 PAPER_TRAINING_IMAGES, PAPER_TEST_IMAGES = 50_000, 10_000
 """Of CIFAR-10, whose times section 4.4 gives."""
 
@@ -115,7 +117,7 @@ def _figures(measures: Sequence[Measure], row: Row, run: Run, weights: Weights) 
 
 
 def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure | None:
-    result = _result(run, weights, measure.attack, row.answered_by)
+    result = _result(run, weights, measure.attack, row.answered_by, measure.epsilon)
     if result is None:
         return None
     return Figure(
@@ -129,14 +131,16 @@ def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure 
     )
 
 
-def _result(run: Run, weights: Weights, attack: str | None, answered_by: Sequence[str]) -> Result | None:
+def _result(
+    run: Run, weights: Weights, attack: str | None, answered_by: Sequence[str], epsilon: float = EPSILON
+) -> Result | None:
     """On test images of the run's own data set; of several that on the most images, the latest among equals."""
     fitting = [
         result
         for result in run.results
         if (result.weights, result.attack) == (weights, attack)
         and result.answered_by in answered_by
-        and result.epsilon in (0.0, EPSILON)
+        and (result.epsilon == 0 or abs(result.epsilon - epsilon) < NEGLIGIBLE)
         and _is_test_of(result.data, run.data_set)
     ]
     return max(reversed(fitting), key=lambda result: result.n, default=None)

@@ -15,7 +15,16 @@ from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
 from training.device import Device, pick_device
 from training.evaluation.features_report import write_csv
-from training.evaluation.inspection import Inspected, Threat, check_epsilon, check_is_new, open_data, open_run, spread
+from training.evaluation.inspection import (
+    Inspected,
+    Threat,
+    check_epsilon,
+    check_is_new,
+    check_seed,
+    open_data,
+    open_run,
+    spread,
+)
 from training.evaluation.maps import Maps, grad_cam, maps_of
 from training.evaluation.maps_figure import draw_maps
 from training.evaluation.protocol import EPSILON
@@ -69,9 +78,10 @@ def draw(arguments: Arguments) -> str:
     """Compute the maps, write the files and return what they show."""
     check_is_new(arguments.out)
     check_epsilon(arguments.epsilon)
+    check_seed(arguments.seed)
     run = open_run(arguments.checkpoint, arguments.weights)
     natural = None if arguments.natural is None else _natural_network(arguments.natural, run)
-    data, name = open_data(run, arguments.data, arguments.split)
+    data, name = open_data(run.path, run.config, arguments.data, arguments.split)
     data = spread(data, arguments.images, "images", most=MOST_IMAGES)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
     arguments.out.mkdir(parents=True, exist_ok=True)

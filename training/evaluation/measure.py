@@ -22,6 +22,7 @@ from training.attacks import Attack
 from training.checkpoint import RunFolder, Weights
 from training.data import ImageData
 from training.device import Device, pick_device
+from training.evaluation.changes import CHANGES, correct_under_change
 from training.evaluation.flags import Booleans, FlagsFile
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import Budget
@@ -44,16 +45,18 @@ class Network:
 
 @dataclass(frozen=True)
 class Job:
-    """An attack on a network."""
+    """An attack on a network, or a change of the images it is shown."""
 
     network: Network
     attack: CheckpointAttack | None
-    """None: images as they are."""
+    """None: images as they are, or changed."""
     epsilon: float
     seed: int
     budget: Budget
     source: Network | None = None
     """What transfer attacks are crafted on."""
+    change: str | None = None
+    """One of `CHANGES`, instead of an attack."""
 
 
 class Flags(NamedTuple):
@@ -111,7 +114,10 @@ def _begin(numbers: "SimpleQueue[int]", threads: int) -> None:
 def _flags(job: Job, part: slice, images: ImageData) -> Flags:
     started = time.perf_counter()
     model, device = _opened(job.network)
-    correct = correct_under(_attack(job, images.shape, part.start), model, images, device)
+    if job.change is None:
+        correct = correct_under(_attack(job, images.shape, part.start), model, images, device)
+    else:
+        correct = correct_under_change(CHANGES[job.change], model, images, device, seed=job.seed, first=part.start)
     return Flags(part, correct.numpy(), time.perf_counter() - started)
 
 

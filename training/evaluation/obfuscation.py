@@ -1,4 +1,4 @@
-"""Does a network hide from attacks instead of withstanding them? Tests 2 - 9, 11, 12, 14 and 16, as rules on figures.
+"""Does a network hide from attacks instead of withstanding them? Tests that judge figures, as rules.
 
 After Athalye et al. (ICML 2018, arXiv 1802.00420) and Carlini et al. (2019, arXiv 1902.06705): a stronger attack finds
 no less, gradients find no less than guesses, and no gradient is zero.
@@ -7,8 +7,11 @@ no less, gradients find no less than guesses, and no gradient is zero.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from statistics import mean
 from typing import Literal, NamedTuple
 
+from training.evaluation.changes import USUAL_KINDS, mean_over_severities, names_of
+from training.evaluation.corruptions import CORRUPTIONS
 from training.evaluation.results import Result
 
 Status = Literal["pass", "fail", "figure", "not run"]
@@ -20,6 +23,8 @@ LARGEST_GAP = 0.05
 """Of C&W over AutoAttack: more means that something other than strength stops gradients."""
 NO_BETTER = 0.005
 """By which an attack that knows FSR may beat AutoAttack, which does not."""
+MANY = 6
+"""Missing figures that are named."""
 
 
 class Verdict(NamedTuple):
@@ -33,6 +38,17 @@ Found = Mapping[str, Result]
 """By attack, or `attack@epsilon` for another epsilon than that of the test: all on the same images."""
 
 
+def in_words(accuracies: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {accuracy:.2%}" for name, accuracy in accuracies.items())
+
+
+def corruption_means(accuracies: Mapping[str, float]) -> str:
+    """Clean accuracy, the mean of each corruption over its severities and of all corruptions, rotations."""
+    means = {kind: mean_over_severities(accuracies, kind) for kind in USUAL_KINDS}
+    of_all = mean(means[kind] for kind in CORRUPTIONS)
+    return in_words({"clean": accuracies["clean"], "mean of corruptions": of_all} | means)
+
+
 @dataclass(frozen=True)
 class Rule:
     """A test of figures that were measured before, on the same images."""
@@ -42,6 +58,10 @@ class Rule:
     needs: tuple[str, ...]
     holds: Callable[[Found], bool] | None
     """None: the figure is reported, and nothing is asked of it."""
+    command: str | None = None
+    """That measures what it needs; None: the one that runs the attacks that are missing."""
+    say: Callable[[Mapping[str, float]], str] = in_words
+    """Accuracies of what it needs, by name -> the figures in words."""
 
 
 def is_ordered(*attacks: str) -> Callable[[Found], bool]:
@@ -107,6 +127,14 @@ RULES: Sequence[Rule] = (
     ),
     Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), is_weaker(*TRANSFERS)),
     Rule("12", "labels alone and random noise are weaker than white-box", ("pgd100", *GUESSES), is_weaker(*GUESSES)),
+    Rule(
+        "20",
+        "common corruptions, mean over severities, and rotations",
+        ("clean", *(name for kind in USUAL_KINDS for name in names_of(kind))),
+        None,
+        "python -m training.evaluation corruptions RUN",
+        corruption_means,
+    ),
 )
 
 
@@ -122,14 +150,31 @@ def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
     if not complete:
         nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
         missing = [name for name in rule.needs if name not in nearest]
-        return Verdict(rule.number, rule.test, "not run", f"missing on the same images: {', '.join(missing)}")
+        some = ", ".join(missing[:MANY]) + (f" and {len(missing) - MANY} more" if len(missing) > MANY else "")
+        found_missing = f"missing on the same images: {some}; measure with {rule.command or _command(missing)}"
+        return Verdict(rule.number, rule.test, "not run", found_missing)
     found = max(complete, key=lambda group: group[rule.needs[0]].n)
-    figures = ", ".join(f"{name} {found[name].accuracy:.2%}" for name in rule.needs)
+    figures = rule.say({name: found[name].accuracy for name in rule.needs})
     status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
     return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
 
 
+def _command(missing: Sequence[str]) -> str:
+    """What runs the attacks, each bound by itself."""
+    by_bound: dict[str, list[str]] = {}
+    for name in missing:
+        if name == "clean":  # is always measured
+            continue
+        attack, _, bound = name.partition("@")
+        by_bound.setdefault(bound, []).append(attack)
+    options = [
+        f"--attacks {' '.join(attacks)}" + (f" --epsilon {int(bound.removesuffix('/255')) / 255:.7g}" if bound else "")
+        for bound, attacks in by_bound.items()
+    ]
+    return f"python -m training.evaluation RUN {', and with '.join(options)}"
+
+
 def _name(result: Result, epsilon: float) -> str:
-    if result.attack == "clean" or abs(result.epsilon - epsilon) < 1e-9:
+    if result.epsilon == 0 or abs(result.epsilon - epsilon) < 1e-9:
         return result.attack
     return f"{result.attack}@{result.epsilon * 255:g}/255"

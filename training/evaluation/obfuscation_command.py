@@ -1,6 +1,5 @@
 """The command python -m training.evaluation obfuscation: is this robustness, or does the network hide from attacks?"""
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,10 @@ import tyro
 from training.accuracy import frozen
 from training.attacks import cross_entropy
 from training.checkpoint import CheckpointError, RunFolder, Weights
-from training.data import ImageData, load_images, to_floats
+from training.data import ImageData, to_floats
 from training.evaluation.compare import ComparisonError, compare
+from training.evaluation.deployed import deployed, through_uploads
+from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
 from training.evaluation.obfuscation import RULES, Verdict, judged
 from training.evaluation.protocol import EPSILON
@@ -23,15 +24,11 @@ from training.evaluation.separated import fsr_modules, recorded
 from training.models import FSRNet
 from training.source import DataError
 
-SAME = 0.003
-"""How far accuracies of a deployed file may lie from the checkpoint's."""
 ELSEWHERE = {
     "10": ("evaluation refuses a network in train mode", "a test: make test"),
     "13": ("the Ensemble is a worst case per image, not the worst mean", "a test: make test"),
     "15": ("our attacks break networks that only look robust", "a test: make test-slow"),
     "17": ("checks on the fly: false alarms, and what they catch", "no checks yet"),
-    "20": ("common corruptions and rotations", "no command yet"),
-    "21": ("attacks through decoding and resizing", "no command yet; attacks act on the decoded pixels"),
 }
 
 
@@ -48,7 +45,7 @@ class Arguments:
     twin: Path | None = None
     """Run of the same recipe and seed without FSR, measured on the same images."""
     version: Path | None = None
-    """Model version exported from the run and measured by python -m export.verify."""
+    """Model version exported from the run and measured by python -m export.verify and python -m export.uploads."""
     data: str | None = None
     """For zero gradients: Hugging Face id or folder; by default the data it was trained on."""
     images: int = 200
@@ -71,13 +68,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def report(arguments: Arguments) -> Iterator[str]:
     """Lines of Markdown: a table of verdicts in the order of the tests' numbers."""
+    check_epsilon(arguments.epsilon)
     folder = RunFolder(arguments.checkpoint)
     config, model = folder.config(), folder.load_model(arguments.weights)
-    data = load_images(arguments.data or config.data, "test", config.image_shape)
-    if data.classes != config.classes:
-        raise DataError(f"the data has {len(data.classes)} classes; {arguments.checkpoint} has {len(config.classes)}")
-    if not 0 < arguments.images <= len(data):
-        raise DataError(f"images is {arguments.images}; expected 1 to {len(data)}")
+    data, _ = open_data(arguments.checkpoint, config, arguments.data, "test")
+    data = spread(data, arguments.images, "images")
     digest = weights_sha256(arguments.checkpoint, arguments.weights)
     results = [
         result
@@ -85,7 +80,8 @@ def report(arguments: Arguments) -> Iterator[str]:
         if result.weights_sha256 == digest and result.answered_by == "network"
     ]
     verdicts = [judged(rule, results, arguments.epsilon) for rule in RULES]
-    verdicts += [zero_gradients(model, data.spread(arguments.images)), *beside_twin(arguments), deployed(arguments)]
+    verdicts += [zero_gradients(model, data), *beside_twin(arguments)]
+    verdicts += [deployed(arguments.version), through_uploads(arguments.version, arguments.epsilon)]
     verdicts += [Verdict(number, test, "not run", why) for number, (test, why) in ELSEWHERE.items()]
     yield f"{arguments.checkpoint}, {arguments.weights} weights, L-infinity epsilon {arguments.epsilon * 255:g}/255"
     yield ""
@@ -124,28 +120,3 @@ def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
         gain = 100 * (one.second.accuracy - one.first.accuracy)
         found = f"{one.first.attack}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
         yield Verdict("14", f"{test}, {one.first.weights} weights", "figure", found)
-
-
-def deployed(arguments: Arguments) -> Verdict:
-    """Test 16: the deployed file under the same attacks on the same images, from its manifest."""
-    test = "the deployed file has the checkpoint's accuracies within 0.3 points"
-    if arguments.version is None:
-        return Verdict("16", test, "not run", "--version names the exported version")
-    path = arguments.version / "manifest.json"
-    try:
-        manifest = json.loads(path.read_text())
-        theirs, ours = (
-            {_measures(one): one for one in manifest[name]} for name in ("accuracies", "checkpoint_accuracies")
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
-    common = [key for key in theirs if key in ours and theirs[key]["attack"] != "square"]
-    if not common:
-        return Verdict("16", test, "not run", "measure it with python -m export.verify")
-    gaps = {theirs[key]["attack"]: abs(theirs[key]["accuracy"] - ours[key]["accuracy"]) for key in common}
-    found = ", ".join(f"{attack} {100 * gap:.2f}" for attack, gap in gaps.items())
-    return Verdict("16", test, "pass" if max(gaps.values()) <= SAME else "fail", f"apart by points: {found}")
-
-
-def _measures(accuracy: dict[str, object]) -> tuple[object, ...]:
-    return tuple(accuracy[name] for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed"))

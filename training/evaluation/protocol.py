@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-AttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "pgd1000", "cw", "square"]
+GradientAttackName = Literal["fgsm", "pgd10", "pgd20", "pgd100", "pgd1000", "cw"]
+AttackName = GradientAttackName | Literal["square"]
 """Attacks that need no more than what a model version has: its logits, and gradients of its attack graph."""
 LossName = Literal["cross_entropy", "margin"]
 
@@ -54,6 +55,14 @@ GRADIENT_ATTACKS: dict[str, GradientAttack] = {
     "pgd1000": GradientAttack("cross_entropy", steps=1000, divisor=10),
     "cw": GradientAttack("margin", steps=30, divisor=10),
 }
+
+CLEAN_UPLOADS = ("clean_png_upload", "clean_jpeg_upload")
+"""What accuracies on larger pictures, encoded, decoded and resized as the server does it, are called."""
+
+
+def attacked_uploads(attack: str) -> tuple[str, str, str]:
+    """The same under attack: on the decoded pixels, and in the pixels of uploads as PNG and as JPEG."""
+    return f"{attack}_decoded_upload", f"{attack}_png_upload", f"{attack}_jpeg_upload"
 
 
 def definition_of(attack: AttackName, budget: Budget) -> str:

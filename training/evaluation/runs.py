@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import RunConfig, RunFolder
+from training.checkpoint import CheckpointError, RunConfig, RunFolder
 from training.data_sets import DATA_SETS
 from training.evaluation.results import Result, load_results, weights_sha256
 from training.models import BACKBONES
@@ -80,15 +80,23 @@ def _word(value: object) -> str:
 def load_run(path: Path) -> Run:
     """Raises CheckpointError where the folder is none of a run, or damaged."""
     folder = RunFolder(path)
-    environment = path / "environment.json"
-    noted = json.loads(environment.read_text()) if environment.exists() else {}
     return Run(
         path=path,
         config=folder.config(),
         results=tuple(_of_present_weights(path)),
         history=tuple(folder.history()),
-        hardware=noted.get("gpu") or noted.get("processor") or "",
+        hardware=_hardware(path / "environment.json"),
     )
+
+
+def _hardware(path: Path) -> str:
+    if not path.exists():
+        return ""
+    try:
+        noted = json.loads(path.read_text())
+        return noted.get("gpu") or noted.get("processor") or ""
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}. Delete it; reports do without") from error
 
 
 def _of_present_weights(path: Path) -> Iterator[Result]:

@@ -26,12 +26,22 @@ def markdown(table: Table, lines: Sequence[Line], seeds: Sequence[SeedLine], pap
     parts = [[f"# {table.name}: {table.title}"], [_units(table)]]
     for place, rows in groupby(table.rows, key=place_of):
         parts.append([f"## {place}"])
-        parts.append(_grid(table, list(rows), lines, seeds, paper))
-    runs = list({line.run.path: line.run for line in lines if line.run is not None}.values())
-    parts.append(["## How ours came about"])
-    parts.append(_trained(runs) if runs else [f"No run{' is needed' if lines else ' here fits a row'}."])
-    parts.append(list(_definitions(table, lines)))
+        parts.append(grid(table, list(rows), lines, seeds, paper))
+    return joined([*parts, *how_ours_came_about([(table, lines)])])
+
+
+def joined(parts: Sequence[Sequence[str]]) -> str:
+    """Paragraphs, each of its lines."""
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
+
+
+def how_ours_came_about(parts: Sequence[tuple[Table, Sequence[Line]]]) -> list[list[str]]:
+    """Paragraphs on the runs, what they do otherwise than the paper, and the attacks."""
+    lines = [line for _, own in parts for line in own]
+    runs = list({line.run.path: line.run for line in lines if line.run is not None}.values())
+    none = [f"No run{' is needed' if lines else ' here fits a row'}."]
+    definitions = dict.fromkeys(line for table, own in parts for line in _definitions(table, own))
+    return [["## How ours came about"], _trained(runs) if runs else none, list(definitions)]
 
 
 def place_of(row: Row) -> str:
@@ -39,30 +49,35 @@ def place_of(row: Row) -> str:
     return f"{DATA_SETS[row.data_set]}, {BACKBONES[row.backbone]}"
 
 
+OURS = (
+    "Percent of images answered rightly; ours with the 95 % interval (Wilson) for n images. `best` are the "
+    "weights of the best validation epoch, `last` those of the last; the paper's rule is unstated, its "
+    "published code keeps the last. What ours do otherwise is listed below: compare with that in mind."
+)
+
+
 def _units(table: Table) -> str:
     if any(measure.attack for measure in table.measures):
-        return (
-            "Percent of images answered rightly; ours with the 95 % interval (Wilson) for n images. `best` are the "
-            "weights of the best validation epoch, `last` those of the last; the paper's rule is unstated, its "
-            "published code keeps the last. What ours do otherwise is listed below: compare with that in mind."
-        )
+        return OURS
     return "Ours beside the paper's. Times are of the machine they were measured on."
 
 
-def _grid(
+def grid(
     table: Table, rows: Sequence[Row], lines: Sequence[Line], seeds: Sequence[SeedLine], paper: Paper
 ) -> list[str]:
+    """Of the rows, a Markdown table; without a line of the paper's where it prints no figure."""
     heads = [m.heading if m.unit == "%" else f"{m.heading}, {m.unit}" for m in table.measures]
-    grid = [["method", "figures of", "n", *heads]]
+    cells = [["method", "figures of", "n", *heads]]
     for row in rows:
         printed = [paper.get(asked(table, row, measure), "") for measure in table.measures]
-        grid.append([row.method, "the paper", "", *printed])
+        below = [["the paper", "", *printed]] if any(printed) else []
         own = [line for line in lines if line.row is row]
-        grid += [["", source(line), _counts(line, table.measures), *_cells(line, table.measures)] for line in own]
-        grid += [["", _seeds(line), "", *_spreads(line, table.measures)] for line in seeds if line.row is row]
+        below += [[source(line), _counts(line, table.measures), *_cells(line, table.measures)] for line in own]
+        below += [[_seeds(line), "", *_spreads(line, table.measures)] for line in seeds if line.row is row]
         if not own:
-            grid.append(["", NOT_RUN, "", *[NOT_RUN for _ in table.measures]])
-    first, *rest = (f"| {' | '.join(cells)} |" for cells in grid)
+            below.append([NOT_RUN, "", *[NOT_RUN for _ in table.measures]])
+        cells += [["" if place else row.method, *line] for place, line in enumerate(below)]
+    first, *rest = (f"| {' | '.join(line)} |" for line in cells)
     return [first, "|---|---|" + "---:|" * (len(heads) + 1), *rest]
 
 

@@ -6,8 +6,10 @@ The names of tables, data sets, backbones, methods and measures are those of pap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from training.checkpoint import ModelConfig, RunConfig
+from training.evaluation.protocol import EPSILON
 from training.feature_losses import SeparationTarget
 from training.models import BACKBONES
 from training.objectives import ObjectiveName
@@ -24,6 +26,8 @@ class Measure:
     attack: str | None = None
     unit: str = "%"
     decimals: int = 2
+    epsilon: float = EPSILON
+    """Of the attack."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper, or the figures in the text of a section."""
+    """A table of the paper, the figures in the text of a section, or what a plot shows."""
 
     number: str
     title: str
     rows: tuple[Row, ...]
     measures: tuple[Measure, ...]
+    kind: Literal["Table", "Section", "Figure"] = "Table"
 
     @property
     def short(self) -> str:
@@ -54,7 +59,7 @@ class Table:
 
     @property
     def name(self) -> str:
-        return f"{'Table' if self.short == self.number else 'Section'} {self.short}"
+        return f"{self.kind} {self.short}"
 
 
 def is_trained(
@@ -67,21 +72,28 @@ def is_trained(
     recalibration: bool = True,
     after: tuple[str, ...] | None = None,
     target: SeparationTarget = "mispredicted",
+    tau: float = 0.1,
+    lambda_sep: float | None = None,
+    lambda_rec: float | None = None,
 ) -> bool:
     """Whether the run has this objective and this module, however long and wide it is.
 
     What has a name of its own is another method: AWP, FAT, CAT, extra data. Without FSR the arguments of FSR are not
-    looked at; `after` None is the paper's place.
+    looked at; `after` None is the paper's place, a lambda of None 1, or 0 where there is nothing for it to weigh.
     """
     recipe, model = config.recipe, config.model
     if recipe.objective != objective or model.fsr != fsr or model.rival != rival or has_more(config):
         return False
     if not fsr:
         return True
+    weights = (
+        float(mask != "none") if lambda_sep is None else lambda_sep,
+        float(recalibration) if lambda_rec is None else lambda_rec,
+    )
     return (
-        (model.mask, model.recalibration, model.tau) == (mask, recalibration, 0.1)
+        (model.mask, model.recalibration, model.tau) == (mask, recalibration, tau)
         and places(model) == (after or (BACKBONES[model.name].fsr_after,))
-        and (recipe.lambda_sep, recipe.lambda_rec) == (float(mask != "none"), float(recalibration))
+        and (recipe.lambda_sep, recipe.lambda_rec) == weights
         and recipe.separation_target == target
     )
 
@@ -204,7 +216,9 @@ TABLES: Mapping[str, Table] = {
             (*WHITE_BOX, AUTOATTACK),
         ),
         Table("7", "Size", _sizes("vgg16") + _sizes("resnet18"), SIZE),
-        Table("4.4 (text)", "Time of training and of attack", _on_cifar10({"AT": AT, "AT+FSR": AT_FSR}), TIME),
+        Table(
+            "4.4 (text)", "Time of training and of attack", _on_cifar10({"AT": AT, "AT+FSR": AT_FSR}), TIME, "Section"
+        ),
         Table("A1", "White-box attacks, CIFAR-100", _rows("cifar100", "resnet18", METHODS), (NATURAL, *WHITE_BOX)),
         Table(
             "A2",

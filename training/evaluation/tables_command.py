@@ -50,16 +50,24 @@ def main(args: Sequence[str] | None = None) -> None:
 def write(arguments: Arguments) -> Iterator[str]:
     """Write the files and say what became of each table and each run. Raises TableError and CheckpointError."""
     tables = [named(number) for number in arguments.table]
-    folders = [path for path in arguments.runs if (path / "config.json").exists()]
-    runs = [load_run(path) for path in folders]
+    runs, others = runs_among(arguments.runs)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for table in tables:
         yield write_table(table, runs, arguments.out)
-    for path in arguments.runs:
-        if path not in folders:
-            yield f"{path} is left out: it has no config.json; expected a run folder made by python -m training"
+    yield from others
     for run in runs:
         yield from unused(run, tables)
+
+
+def runs_among(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """The runs, and what is said of the folders that are none. Raises CheckpointError for a damaged run."""
+    found = [path for path in folders if (path / "config.json").exists()]
+    others = [
+        f"{path} is left out: it has no config.json; expected a run folder made by python -m training"
+        for path in folders
+        if path not in found
+    ]
+    return [load_run(path) for path in found], others
 
 
 def named(number: str) -> Table:
@@ -81,10 +89,10 @@ def write_table(table: Table, runs: Sequence[Run], out: Path) -> str:
 
 
 def unused(run: Run, tables: Sequence[Table]) -> Iterator[str]:
-    """Why no table holds the run, if none does."""
+    """Why no table, or plot, holds the run, if none does."""
     fitting = [table.name for table in tables if any(is_in(run, row) for row in table.rows)]
     if not fitting:
-        yield f"{run.path} matches no row of the tables asked for: {described(run)}"
+        yield f"{run.path} matches no row that is asked for: {described(run)}"
     elif not any(lines_of(table, [run]) for table in tables if table.name in fitting):
         yield (
             f"{run.path} fits {', '.join(fitting)}, but nothing they ask for has been measured; "

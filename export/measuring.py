@@ -1,0 +1,98 @@
+"""Accuracies of deployed files, image by image, kept in the manifest. No torch."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import onnxruntime
+from tqdm import tqdm
+
+from export.errors import VerificationError
+from fsr_serve.artifact import ATTACK_FILE, SIGNATURE_FILE, Accuracy, ModelVersion, write_manifest
+from fsr_serve.checks.probe import Labels
+from fsr_serve.session import Floats, Session
+from training.evaluation.flags import FlagsFile
+from training.evaluation.statistics import wilson
+
+BATCH = 100
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is measured, in the words of `Accuracy`."""
+
+    attack: str
+    definition: str
+    epsilon: float
+    data: str
+    data_sha256: str
+    seed: int
+
+
+def measured(
+    asked: Asked,
+    version: ModelVersion,
+    session: Session,
+    labels: Labels,
+    show: Callable[[slice], Floats],
+    state: Path | None,
+) -> Accuracy:
+    """Share of the labels (n,) that the session gives to what `show` makes of the images of a batch.
+
+    Goes on with what is known in the folder `state`, by default .verify beside the version.
+    """
+    engine = f"{session.runtime}-{session.device}-{session.precision}"
+    depends = json.dumps([asdict(asked), version.manifest.files, engine], sort_keys=True)
+    name = f"{asked.attack}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}.npz"
+    flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
+    known = int(flags.is_known.sum())
+    with tqdm(total=len(labels), initial=known, desc=asked.attack, unit="img", leave=False) as bar:
+        for part in list(flags.unknown(BATCH)):
+            started = time.perf_counter()
+            answers = session.logits(show(part)).argmax(axis=1)
+            flags.write(part, answers == labels[part], time.perf_counter() - started)
+            bar.update(len(answers))
+    return Accuracy(
+        **asdict(asked),
+        **wilson(int(flags.correct.sum()), len(labels))._asdict(),
+        n=len(labels),
+        runtime=f"onnxruntime {onnxruntime.__version__}" if session.runtime == "onnxruntime" else session.runtime,
+        precision=version.manifest.precision if session.precision == "f32" else session.precision,
+        seconds=round(flags.seconds, 1),
+        measured=date.today().isoformat(),
+    )
+
+
+def check_can_measure(version: ModelVersion, gradient_attacks: Sequence[str], otherwise: str) -> None:
+    """Raises VerificationError for a signed version, and for attacks along gradients without the attack graph.
+
+    `otherwise` is what to do then.
+    """
+    if (version.path / SIGNATURE_FILE).exists():
+        raise VerificationError(
+            f"{version.path} is signed, and figures in its manifest would break the signature. Verify before signing, "
+            f"or remove {SIGNATURE_FILE} and sign again"
+        )
+    if gradient_attacks and ATTACK_FILE not in version.manifest.tensors:
+        reason = version.manifest.missing.get(ATTACK_FILE, "not made")
+        raise VerificationError(
+            f"{version.path} has no attack graph ({reason}), which {', '.join(gradient_attacks)} need. {otherwise}"
+        )
+
+
+def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> None:
+    """Add them to the manifest, each in the place of an earlier one of the same."""
+
+    def measures(accuracy: Accuracy) -> tuple[object, ...]:
+        return tuple(
+            getattr(accuracy, name)
+            for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed", "runtime", "precision")
+        )
+
+    new = {measures(accuracy) for accuracy in accuracies}
+    kept = [accuracy for accuracy in version.manifest.accuracies if measures(accuracy) not in new]
+    write_manifest(version.path, version.manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))

@@ -1,0 +1,111 @@
+"""The command python -m training.evaluation corruptions: accuracy on images that are worse, turned or shifted."""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import tyro
+
+from training.checkpoint import CheckpointError, RunFolder, Weights
+from training.evaluation.changes import CHANGES, USUAL_KINDS, Kind, mean_over_severities, names_of
+from training.evaluation.corruptions import CORRUPTIONS, SEVERITIES
+from training.evaluation.inspection import check_counts, check_seed, open_data, spread
+from training.evaluation.measure import Job, Network
+from training.evaluation.protocol import Budget
+from training.evaluation.record import of_clean_images, record
+from training.evaluation.results import Result
+from training.source import DataError
+
+FEW_VERSIONS = 10
+"""With more versions of each image batches are small, so that little is lost by an interruption."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Measure the accuracy of a checkpoint under common corruptions and rotations, which no attacker chooses.
+
+    Corruptions have the constants of CIFAR-10-C at severities 1 to 5, rotations the limits of Engstrom et al. (ICML
+    2019). Can be stopped and started again: which images were right is kept in the run folder.
+    """
+
+    checkpoint: tyro.conf.Positional[Path]
+    """Run folder made by python -m training."""
+    data: str | None = None
+    """Hugging Face id or folder; by default the data it was trained on."""
+    kinds: tuple[Kind, ...] = USUAL_KINDS
+    """What is done to the images, besides nothing. rotation_grid tries 775 rotations and shifts on each image."""
+    split: str = "test"
+    images: int | None = None
+    """Use only so many images, spread evenly over the split."""
+    weights: Weights = "best"
+    seed: int = 0
+    """Of noise and of random rotations."""
+    batch: int | None = None
+    """Images at a time, and between two saves; by default 250, or 25 for the grid."""
+    processes: int = 1
+    """That share the batches, each with its part of the cores, and the GPUs in turn."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    arguments = tyro.cli(Arguments, prog="python -m training.evaluation corruptions", args=args)
+    try:
+        for line in report(arguments):
+            print(line)
+    except (CheckpointError, DataError, OSError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("\nstopped; the same command goes on from here")
+
+
+def report(arguments: Arguments) -> Iterator[str]:
+    """Measure, and give lines of Markdown. Raises CheckpointError and DataError."""
+    check_counts(arguments, "batch", "processes")
+    check_seed(arguments.seed)
+    folder = RunFolder(arguments.checkpoint)
+    config = folder.config()
+    folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
+    data, data_name = open_data(arguments.checkpoint, config, arguments.data, arguments.split)
+    data = spread(data, arguments.images, "images")
+    clean = of_clean_images(arguments.checkpoint, arguments.weights, data, data_name, seed=arguments.seed)
+    network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256)
+
+    def measured(name: str | None) -> Result:
+        measurement = clean if name is None else replace(clean, attack=name, definition=CHANGES[name].definition)
+        job = Job(network, None, 0.0, arguments.seed, Budget(), change=name)
+        many = name is not None and len(CHANGES[name].versions) > FEW_VERSIONS
+        batch = arguments.batch or (25 if many else 250)
+        return record(job, data, measurement, batch=batch, processes=arguments.processes)
+
+    unchanged = measured(None)
+    found = {name: measured(name) for kind in dict.fromkeys(arguments.kinds) for name in names_of(kind)}
+    yield f"{arguments.checkpoint}, {arguments.weights} weights; {data_name}, n = {len(data)}, seed {arguments.seed}"
+    yield f"clean: {_share(unchanged)} % with the 95 % interval (Wilson)"
+    yield from _corruptions([kind for kind in CORRUPTIONS if kind in arguments.kinds], found)
+    yield from _rotations([found[kind] for kind in arguments.kinds if kind in found])
+
+
+def _corruptions(kinds: Sequence[Kind], found: Mapping[str, Result]) -> Iterator[str]:
+    if not kinds:
+        return
+    accuracies = {name: result.accuracy for name, result in found.items()}
+    yield ""
+    yield f"| severity | {' | '.join(map(str, SEVERITIES))} | mean |"
+    yield "|---|" + "---:|" * (len(SEVERITIES) + 1)
+    for kind in kinds:
+        cells = [*(accuracies[name] for name in names_of(kind)), mean_over_severities(accuracies, kind)]
+        yield f"| {kind} | {' | '.join(f'{100 * cell:.2f}' for cell in cells)} |"
+
+
+def _rotations(results: Sequence[Result]) -> Iterator[str]:
+    if not results:
+        return
+    yield ""
+    yield "| rotations | accuracy with 95 % interval | definition |"
+    yield "|---|---:|---|"
+    for result in results:
+        yield f"| {result.attack} | {_share(result)} | {result.definition} |"
+
+
+def _share(result: Result) -> str:
+    return f"{100 * result.accuracy:.2f} ({100 * result.low:.1f} - {100 * result.high:.1f})"

@@ -1,0 +1,79 @@
+"""What the manifest of a model version says of the deployed files: tests 16 and 21."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import CheckpointError
+from training.evaluation.obfuscation import Verdict, in_words
+from training.evaluation.protocol import CLEAN_UPLOADS, attacked_uploads
+
+SAME = 0.003
+"""How far accuracies of a deployed file may lie from the checkpoint's."""
+
+
+def deployed(version: Path | None) -> Verdict:
+    """Test 16: the deployed file under the same attacks on the same images as its checkpoint."""
+    test = "the deployed file has the checkpoint's accuracies within 0.3 points"
+    if version is None:
+        return Verdict("16", test, "not run", "--version names the exported version")
+    theirs, ours = (
+        {_measures(one): one for one in _accuracies(version, name)} for name in ("accuracies", "checkpoint_accuracies")
+    )
+    common = [key for key in theirs if key in ours and theirs[key]["attack"] != "square"]
+    if not common:
+        return Verdict("16", test, "not run", "measure it with python -m export.verify")
+    gaps = {theirs[key]["attack"]: abs(theirs[key]["accuracy"] - ours[key]["accuracy"]) for key in common}
+    found = ", ".join(f"{attack} {100 * gap:.2f}" for attack, gap in gaps.items())
+    return Verdict("16", test, "pass" if max(gaps.values()) <= SAME else "fail", f"apart by points: {found}")
+
+
+def through_uploads(version: Path | None, epsilon: float) -> Verdict:
+    """Test 21: attacks in the pixels of larger uploads, through rounding, encoding, decoding and resizing."""
+    test = "attacks through encoding, decoding and resizing, beside those on the decoded pixels"
+    if version is None:
+        why = "--version names the exported version; measure it with python -m export.uploads VERSION --data DATA"
+        return Verdict("21", test, "not run", why)
+    complete = list(_complete(_accuracies(version, "accuracies"), epsilon))
+    if not complete:
+        why = f"measure it with python -m export.uploads {version} --data DATA --epsilon {epsilon:.6g}"
+        return Verdict("21", test, "not run", why)
+    found = max(complete, key=lambda group: group[CLEAN_UPLOADS[0]]["n"])
+    figures = in_words({name: one["accuracy"] for name, one in found.items()})
+    of = found[CLEAN_UPLOADS[0]]
+    return Verdict("21", test, "figure", f"{figures}; n = {of['n']:,}, {of['data']}")
+
+
+def _complete(accuracies: Sequence[dict[str, Any]], epsilon: float) -> Iterator[Mapping[str, dict[str, Any]]]:
+    """By name, for each attack and images: everything that is to stand beside each other; the lowest of several."""
+    groups: dict[tuple[object, ...], dict[str, dict[str, Any]]] = {}
+    for one in accuracies:
+        if one["epsilon"] == 0 or abs(one["epsilon"] - epsilon) < 1e-9:
+            group = groups.setdefault((one["data"], one["data_sha256"], one["n"]), {})
+            if one["attack"] not in group or one["accuracy"] < group[one["attack"]]["accuracy"]:
+                group[one["attack"]] = one
+    for group in groups.values():
+        for attack in {name.partition("_")[0] for name in group if name not in CLEAN_UPLOADS}:
+            names = (*CLEAN_UPLOADS, *attacked_uploads(attack))
+            if all(name in group for name in names):
+                yield {name: group[name] for name in names}
+
+
+def _accuracies(version: Path, name: str) -> list[dict[str, Any]]:
+    path = version / "manifest.json"
+    try:
+        accuracies = json.loads(path.read_text())[name]
+        for one in accuracies:
+            _measures(one)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); expected a model version made by python -m export"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
+    return accuracies
+
+
+def _measures(accuracy: Mapping[str, Any]) -> tuple[object, ...]:
+    return tuple(accuracy[name] for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed"))

@@ -1,0 +1,56 @@
+"""One measurement from its first batch to the figure in the run folder."""
+
+from dataclasses import asdict
+from datetime import date
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from training.checkpoint import Weights
+from training.data import ImageData
+from training.evaluation.flags import Booleans
+from training.evaluation.measure import Job, measure
+from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
+from training.evaluation.statistics import wilson
+
+
+def of_clean_images(
+    checkpoint: Path, weights: Weights, data: ImageData, data_name: str, *, seed: int, answered_by: str = "network"
+) -> Measurement:
+    """What is measured without any attack: the others are this with another attack, definition and epsilon."""
+    return Measurement(
+        weights=weights,
+        weights_sha256=weights_sha256(checkpoint, weights),
+        attack="clean",
+        definition="images as they are",
+        epsilon=0.0,
+        n=len(data),
+        data=data_name,
+        data_sha256=data.sha256,
+        seed=seed,
+        runtime=f"torch {torch.__version__}",
+        precision="fp32",
+        answered_by=answered_by,
+    )
+
+
+def record(job: Job, data: ImageData, measurement: Measurement, *, batch: int, processes: int) -> Result:
+    """Measure what is not known yet of `data`, and keep the result in the run folder of the job's network."""
+    flags = open_flags(job.network.checkpoint, measurement)
+    known = int(flags.is_known.sum())
+    with tqdm(total=len(data), initial=known, desc=measurement.attack, unit="img", leave=False) as bar:
+        measure(job, data, flags, batch=batch, processes=processes, progress=bar.update)
+    return keep(job.network.checkpoint, measurement, flags.correct, flags.seconds)
+
+
+def keep(checkpoint: Path, measurement: Measurement, correct: Booleans, seconds: float) -> Result:
+    """The share of `correct`, (n,), with its interval, added to evaluation.json. `seconds`: of all parts."""
+    result = Result(
+        **asdict(measurement),
+        **wilson(int(correct.sum()), len(correct))._asdict(),
+        seconds=round(seconds, 1),
+        measured=date.today().isoformat(),
+    )
+    save_result(checkpoint, result)
+    return result
