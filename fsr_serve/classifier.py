@@ -1,7 +1,6 @@
 """The service without HTTP: encoded pictures in, predictions out."""
 
 import asyncio
-import heapq
 import logging
 import math
 import os
@@ -17,6 +16,7 @@ from fsr_serve.batcher import Batcher, BatchLimits
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode, decode_if_quick
+from fsr_serve.ranking import likeliest
 from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
@@ -172,13 +172,13 @@ class Classifier:
             return error
 
     def _predictions(self, logits: Floats, top_k: int) -> list[Prediction]:
-        return [self._prediction(row, top_k) for row in softmax(logits).tolist()]
+        return [self._prediction(row, top_k) for row in logits]
 
-    def _prediction(self, probabilities: list[float], top_k: int) -> Prediction:
-        # for a few classes faster than numpy's sort
-        order = heapq.nlargest(top_k, range(len(probabilities)), key=probabilities.__getitem__)
+    def _prediction(self, logits: Floats, top_k: int) -> Prediction:
+        classes = self.classes
         ranked: list[ClassProbability] = [
-            {"label": self.classes[index], "class_index": index, "probability": probabilities[index]} for index in order
+            {"label": classes[index], "class_index": index, "probability": probability}
+            for index, probability in likeliest(logits, top_k)
         ]
         return {**ranked[0], "top_k": ranked}
 
@@ -186,10 +186,3 @@ class Classifier:
 def ladder(greatest: int) -> tuple[int, ...]:
     """1, 2, 4, 8, ... and `greatest`."""
     return (*(2**power for power in range((greatest - 1).bit_length())), greatest)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (n, classes) that sum to one in each row."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities
