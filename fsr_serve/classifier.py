@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter
 from typing import TypeVar
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
+from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode, decode_if_quick
@@ -52,8 +51,7 @@ class Classifier:
         self.batcher = Batcher(session, limits, metrics)
         self._checked_at = -math.inf
         self._problem: str | None = None
-        # a thread per core: more would not decode faster, only hold more images in memory
-        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+        self._decoders = Decoders()
 
     @property
     def engine(self) -> Engine:
@@ -135,18 +133,21 @@ class Classifier:
     ) -> list[Pixels | RequestError]:
         """Pixels (3, h, w) of each image, or the error that says why there are none.
 
-        Raises RequestError, decoding nothing, when they would not be admitted to the queue.
+        Raises RequestError when they would not be admitted to the queue, having decoded nothing, and when the deadline
+        passes.
         """
-
+        count = len(encoded)
         budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
 
         def decode_all() -> list[Pixels | RequestError]:
             return [self._decode(image, budget, decode) for image in encoded]
 
-        with self.batcher.arriving(len(encoded), deadline), stages.time("decode"):
-            if len(encoded) == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
+        self.batcher.admit(count, deadline)
+        with stages.time("decode"):
+            if count == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
                 return [found]
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, decode_all)
+            async with self.batcher.arriving(count, deadline, self._decoders.predict(count)):
+                return await self._decoders.run(decode_all, count)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
         """Logits (n, classes) of images (n, 3, h, w), batched with those of other requests."""
