@@ -163,7 +163,7 @@ def _images(arguments: Arguments, config: RunConfig) -> ImageData:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; expected 1 or more")
-    data = load_images(arguments.data or config.data, arguments.split, config.image_shape)
+    data = load_images(arguments.data or config.data, arguments.split, config.image_shape, config.jpeg_scale)
     if data.classes != config.classes:
         raise DataError(
             f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {arguments.checkpoint} was "

@@ -73,7 +73,7 @@ def report(arguments: Arguments) -> Iterator[str]:
     """Lines of Markdown: a table of verdicts in the order of the tests' numbers."""
     folder = RunFolder(arguments.checkpoint)
     config, model = folder.config(), folder.load_model(arguments.weights)
-    data = load_images(arguments.data or config.data, "test", config.image_shape)
+    data = load_images(arguments.data or config.data, "test", config.image_shape, config.jpeg_scale)
     if data.classes != config.classes:
         raise DataError(f"the data has {len(data.classes)} classes; {arguments.checkpoint} has {len(config.classes)}")
     if not 0 < arguments.images <= len(data):
