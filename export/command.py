@@ -48,9 +48,9 @@ class Arguments:
     """fp32: the reference. fp16: for GPUs. int8: for CPUs; ranges are calibrated on training images."""
     attack_graph: bool = True
     """Make attack.onnx too, with which the deployed file can be attacked."""
-    jpeg_scale: JpegScale = "full"
-    """How large JPEGs are decoded. reduced: at 1/2, 1/4 or 1/8, still twice what the network takes; several times
-    faster for photographs, with slightly other pixels. export.verify measures what the server will see."""
+    jpeg_scale: JpegScale | None = None
+    """How large the server decodes JPEGs, full or reduced; by default as in training, and never such that the
+    training images would have other pixels."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,6 @@ def export(arguments: Arguments | ModuleArguments) -> Parity:
         arguments.target,
         arguments.precision,
         has_attack_graph=arguments.attack_graph,
-        jpeg_scale=arguments.jpeg_scale,
     )
 
 
@@ -120,11 +119,17 @@ def summary(target: Path, parity: Parity) -> str:
 
 
 def read_checkpoint(arguments: Arguments) -> Source:
-    """Raises CheckpointError or DataError."""
+    """Raises CheckpointError, DataError, or ExportError for a JPEG scale that contradicts the training."""
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     model = folder.load_model(arguments.weights)
-    images = load_images(arguments.data or config.data, "train", config.image_shape)
+    jpeg_scale = arguments.jpeg_scale or config.jpeg_scale
+    images = load_images(arguments.data or config.data, "train", config.image_shape, jpeg_scale)
+    if jpeg_scale != config.jpeg_scale and images.sha256 != config.data_sha256:
+        raise ExportError(
+            f"jpeg_scale is {jpeg_scale!r} but {arguments.checkpoint} was trained with {config.jpeg_scale!r}, which "
+            f"makes other pixels of its images. Leave out --jpeg-scale, or train with --jpeg-scale {jpeg_scale}"
+        )
     config.check_data(images)
     trained_on, held_out = hold_out(images, config.recipe.held_out, config.seed)
     return Source(
@@ -135,6 +140,7 @@ def read_checkpoint(arguments: Arguments) -> Source:
         seed=config.seed,
         training=_training(config, arguments.weights),
         accuracies=_measured(arguments.checkpoint, arguments.weights),
+        jpeg_scale=jpeg_scale,
     )
 
 
@@ -156,6 +162,7 @@ def read_module(arguments: ModuleArguments) -> Source:
         seed=0,
         training={"method": "unknown: exported from a module", "module": arguments.module},
         accuracies=(),
+        jpeg_scale=arguments.jpeg_scale,
     )
 
 

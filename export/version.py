@@ -64,11 +64,11 @@ class Source:
     training: Mapping[str, JsonValue]
     accuracies: tuple[Accuracy, ...]
     """Of the checkpoint, measured earlier."""
+    jpeg_scale: JpegScale = "full"
+    """At which the images were decoded, and the server decodes others."""
 
 
-def make_version(
-    source: Source, target: Path, precision: Precision, *, has_attack_graph: bool, jpeg_scale: JpegScale = "full"
-) -> Parity:
+def make_version(source: Source, target: Path, precision: Precision, *, has_attack_graph: bool) -> Parity:
     """Write the model version, compared with torch. Raises ExportError, and then leaves nothing behind.
 
     Only held-out images count for the accuracies in the manifest.
@@ -92,7 +92,7 @@ def make_version(
         height, width = source.held_out.shape
         manifest = Manifest(
             classes=source.held_out.classes,
-            preprocessing=Preprocessing(height=height, width=width, jpeg_scale=jpeg_scale),
+            preprocessing=Preprocessing(height=height, width=width, jpeg_scale=source.jpeg_scale),
             precision=precision,
             tensors=tensors,
             missing={} if has_attack_graph else {ATTACK_FILE: "left out by --no-attack-graph"},

@@ -11,6 +11,7 @@ class BatchTime:
 
     def __init__(self) -> None:
         self._weight = self._images = self._squares = self._seconds = self._products = 0.0
+        self._line = 0.0, 0.0  # fixed, each
 
     def observe(self, images: int, seconds: float) -> None:
         """A batch of `images` took `seconds`."""
@@ -19,15 +20,14 @@ class BatchTime:
         self._squares = DECAY * self._squares + images * images
         self._seconds = DECAY * self._seconds + seconds
         self._products = DECAY * self._products + images * seconds
+        self._line = self._fit()
 
     def predict(self, images: int, batch_images: int) -> float:
         """Seconds for `images` in batches of at most `batch_images`, one after the other; 0 before the first batch."""
-        fixed, each = self._line()
+        fixed, each = self._line
         return math.ceil(images / batch_images) * fixed + images * each
 
-    def _line(self) -> tuple[float, float]:
-        if not self._weight:
-            return 0.0, 0.0
+    def _fit(self) -> tuple[float, float]:
         through_origin = self._products / self._squares
         spread = self._weight * self._squares - self._images**2
         if spread < 1e-9 * self._weight * self._squares:  # all of one size

@@ -6,9 +6,9 @@ it is full: earlier, it would only break up what is collecting. Nothing is compu
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import NamedTuple
@@ -96,7 +96,7 @@ class Batcher:
         `draining`, 504 `deadline_exceeded`. Cancelling the call takes its images out of the queue.
         """
         loop = asyncio.get_running_loop()
-        self._admit(len(images), deadline - loop.time())
+        self.admit(len(images), deadline)
         job = _Job(images, deadline, loop.create_future(), loop.time())
         self._waiting[job] = None
         self._count_queue(len(images))
@@ -111,13 +111,41 @@ class Batcher:
             timer.cancel()
             self._forget(job)
 
-    @contextmanager
-    def arriving(self, count: int, deadline: float) -> Iterator[None]:
-        """Admit `count` images before they are decoded, so that no work goes into refused ones. Raises as `submit`."""
-        self._admit(count, deadline - asyncio.get_running_loop().time())
+    def admit(self, count: int, deadline: float, decode_seconds: float = 0.0) -> None:
+        """Raise as `submit` would for `count` images that are decoded in so many seconds."""
+        if self._is_closed:
+            raise self._rejection(503, "draining", "the server is stopping; ask another one")
+        waiting = self._queue_images + self._arriving_images
+        ahead = waiting + sum(self._running.values())
+        if waiting + count > self.limits.queue_images:
+            message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
+            raise self._rejection(429, "queue_full", message, max(decode_seconds, self._predict(ahead)))
+        if not ahead:
+            return  # an idle server always tries, or a wrong estimate would never mend
+        remaining = deadline - asyncio.get_running_loop().time()
+        finish = self._predict(ahead + count)
+        if decode_seconds:  # images are decoded while those before them are computed: the slower of the two counts
+            finish = max(finish, decode_seconds + self._predict(count))
+        if finish > remaining:
+            message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining:.3f}"
+            raise self._rejection(429, "deadline_unreachable", message, max(decode_seconds, self._predict(ahead)))
+
+    @asynccontextmanager
+    async def arriving(self, count: int, deadline: float, decode_seconds: float = 0.0) -> AsyncIterator[None]:
+        """Admit `count` images before they are decoded, so that no work goes into refused ones.
+
+        Raises as `submit`, also within the block when the deadline passes there.
+        """
+        self.admit(count, deadline, decode_seconds)
         self._arriving_images += count
         try:
-            yield
+            async with asyncio.timeout_at(deadline):
+                yield
+        except TimeoutError as error:
+            raise self._expiry() from error
+        except asyncio.CancelledError:
+            self.metrics.cancelled.inc()
+            raise
         finally:
             self._arriving_images -= count
 
@@ -130,33 +158,21 @@ class Batcher:
         """Refuse what comes from now on; what was admitted is still answered."""
         self._is_closed = True
 
-    def _admit(self, count: int, remaining_seconds: float) -> None:
-        if self._is_closed:
-            raise self._rejection(503, "draining", "the server is stopping; ask another one")
-        waiting = self._queue_images + self._arriving_images
-        ahead = waiting + sum(self._running.values())
-        if waiting + count > self.limits.queue_images:
-            message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
-            raise self._rejection(429, "queue_full", message, self._retry_after(ahead))
-        if not ahead:
-            return  # an idle server always tries, or a wrong estimate would never mend
-        finish = self.batch_time.predict(ahead + count, self.limits.batch_images)
-        if finish > remaining_seconds:
-            message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining_seconds:.3f}"
-            raise self._rejection(429, "deadline_unreachable", message, self._retry_after(ahead))
+    def _predict(self, images: int) -> float:
+        return self.batch_time.predict(images, self.limits.batch_images)
 
-    def _retry_after(self, ahead: int) -> int:
-        return max(1, math.ceil(self.batch_time.predict(ahead, self.limits.batch_images)))
-
-    def _rejection(self, status: int, code: str, message: str, retry_after_seconds: int | None = None) -> RequestError:
+    def _rejection(self, status: int, code: str, message: str, retry_after: float | None = None) -> RequestError:
+        """`retry_after` in seconds."""
         self.metrics.rejected.labels(code).inc()
-        return RequestError(status, code, message, retry_after_seconds=retry_after_seconds)
+        seconds = None if retry_after is None else max(1, math.ceil(retry_after))
+        return RequestError(status, code, message, retry_after_seconds=seconds)
+
+    def _expiry(self) -> RequestError:
+        return self._rejection(504, "deadline_exceeded", "the deadline passed before the images were classified")
 
     def _expire(self, job: _Job) -> None:
         if not job.answer.done():
-            job.answer.set_exception(
-                self._rejection(504, "deadline_exceeded", "the deadline passed before the images were classified")
-            )
+            job.answer.set_exception(self._expiry())
         self._forget(job)
 
     def _forget(self, job: _Job) -> None:

@@ -1,12 +1,9 @@
 """The service without HTTP: encoded pictures in, predictions out."""
 
 import asyncio
-import heapq
 import logging
 import math
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic, perf_counter
 from typing import TypeVar
 
@@ -14,9 +11,11 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
+from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode, decode_if_quick
+from fsr_serve.ranking import likeliest
 from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings
@@ -52,8 +51,7 @@ class Classifier:
         self.batcher = Batcher(session, limits, metrics)
         self._checked_at = -math.inf
         self._problem: str | None = None
-        # a thread per core: more would not decode faster, only hold more images in memory
-        self._decoders = ThreadPoolExecutor(os.cpu_count() or 1, "decode")
+        self._decoders = Decoders()
 
     @property
     def engine(self) -> Engine:
@@ -135,18 +133,21 @@ class Classifier:
     ) -> list[Pixels | RequestError]:
         """Pixels (3, h, w) of each image, or the error that says why there are none.
 
-        Raises RequestError, decoding nothing, when they would not be admitted to the queue.
+        Raises RequestError when they would not be admitted to the queue, having decoded nothing, and when the deadline
+        passes.
         """
-
+        count = len(encoded)
         budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
 
         def decode_all() -> list[Pixels | RequestError]:
             return [self._decode(image, budget, decode) for image in encoded]
 
-        with self.batcher.arriving(len(encoded), deadline), stages.time("decode"):
-            if len(encoded) == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
+        self.batcher.admit(count, deadline)
+        with stages.time("decode"):
+            if count == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
                 return [found]
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, decode_all)
+            async with self.batcher.arriving(count, deadline, self._decoders.predict(count)):
+                return await self._decoders.run(decode_all, count)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
         """Logits (n, classes) of images (n, 3, h, w), batched with those of other requests."""
@@ -172,13 +173,13 @@ class Classifier:
             return error
 
     def _predictions(self, logits: Floats, top_k: int) -> list[Prediction]:
-        return [self._prediction(row, top_k) for row in softmax(logits).tolist()]
+        return [self._prediction(row, top_k) for row in logits]
 
-    def _prediction(self, probabilities: list[float], top_k: int) -> Prediction:
-        # for a few classes faster than numpy's sort
-        order = heapq.nlargest(top_k, range(len(probabilities)), key=probabilities.__getitem__)
+    def _prediction(self, logits: Floats, top_k: int) -> Prediction:
+        classes = self.classes
         ranked: list[ClassProbability] = [
-            {"label": self.classes[index], "class_index": index, "probability": probabilities[index]} for index in order
+            {"label": classes[index], "class_index": index, "probability": probability}
+            for index, probability in likeliest(logits, top_k)
         ]
         return {**ranked[0], "top_k": ranked}
 
@@ -186,10 +187,3 @@ class Classifier:
 def ladder(greatest: int) -> tuple[int, ...]:
     """1, 2, 4, 8, ... and `greatest`."""
     return (*(2**power for power in range((greatest - 1).bit_length())), greatest)
-
-
-def softmax(logits: Floats) -> Floats:
-    """Probabilities (n, classes) that sum to one in each row."""
-    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
-    probabilities: Floats = exponentials / exponentials.sum(axis=1, keepdims=True)
-    return probabilities

@@ -13,6 +13,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fsr_serve.errors import StartupError
+from fsr_serve.mapped_value import mapped_values
 from fsr_serve.workers import Worker
 
 FILE_BYTES = 1 << 18
@@ -36,9 +37,7 @@ def share_metrics(worker: Worker) -> CollectorRegistry:
                 f"{file} cannot have {FILE_BYTES} bytes ({error.strerror}), which metrics need; free room in "
                 f"{worker.folder.parent}, or name another folder with TMPDIR"
             ) from error
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(worker.folder)
-    number = worker.number
-    values.ValueClass = values.MultiProcessValue(lambda: number)  # type: ignore[no-untyped-call]
+    values.ValueClass = mapped_values(worker.folder, worker.number)
     scraped = CollectorRegistry()
     scraped.register(_Files(worker))
     return scraped

@@ -72,11 +72,9 @@ async def test_a_closed_batcher_refuses_with_503_and_finishes_what_it_took(batch
 @in_a_loop
 async def test_images_that_are_being_decoded_count_as_waiting(batcher):
     deadline = asyncio.get_running_loop().time() + 60
-    with batcher.arriving(6, deadline):
-        with pytest.raises(RequestError) as refused, batcher.arriving(3, deadline):
-            pass
-        with batcher.arriving(2, deadline):
-            pass
-    with batcher.arriving(8, deadline):
-        pass
+    async with batcher.arriving(6, deadline):
+        with pytest.raises(RequestError) as refused:
+            batcher.admit(3, deadline)
+        batcher.admit(2, deadline)
+    batcher.admit(8, deadline)
     assert (refused.value.status, refused.value.code) == (429, "queue_full")

@@ -28,7 +28,7 @@ def test_a_config_written_before_the_newer_choices_reads_as_what_it_meant(checkp
         del config["model"][name]
     for name in ("objective", "awp", "augmentation", "step_share", "extra_fraction", "separation_target"):
         del config["recipe"][name]
-    del config["extra"], config["extra_sha256"]
+    del config["extra"], config["extra_sha256"], config["jpeg_scale"]
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert RunFolder(tmp_path).config() == RunFolder(checkpoint).config()
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.data import ImageData
+from training.decoding import JpegScale
 from training.lock import LockedError, locked
 from training.models import FSRNet, create_model
 from training.recipes import Recipe
@@ -71,6 +72,7 @@ class RunConfig:
     extra: str | None = None
     """Where the extra data lies; None for none."""
     extra_sha256: str | None = None
+    jpeg_scale: JpegScale = "full"
 
     def __post_init__(self) -> None:
         """Raise ValueError for losses of features that the network does not have."""

@@ -85,9 +85,10 @@ def _prepared(arguments: Arguments, folder: RunFolder) -> tuple[RunConfig, Data]
         _model(arguments, num_classes=2)  # reading the data can take minutes
         if arguments.start is not None:
             RunFolder(arguments.start).config()
-    images = load_images(arguments.data, "train", earlier.image_shape if earlier else arguments.image_shape)
+    of = earlier or arguments
+    images = load_images(arguments.data, "train", of.image_shape, of.jpeg_scale)
     source = arguments.extra or (earlier.extra if earlier else None)
-    extra = None if source is None else load_extra(source, images)
+    extra = None if source is None else load_extra(source, images, of.jpeg_scale)
     config = earlier or _config(arguments, images, extra)
     recipe = config.recipe
     if arguments.resume:
@@ -139,6 +140,7 @@ def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) ->
             seed=arguments.seed,
             extra=arguments.extra,
             extra_sha256=None if extra is None else extra.sha256,
+            jpeg_scale=arguments.jpeg_scale,
         )
     except ValueError as error:
         raise ArgumentError(str(error)) from error

@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import datasets
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.decoding import JpegScale, decode
 from training.source import DataError, open_split, spread
 
 HELD_OUT = 2500
@@ -64,7 +64,9 @@ class ImageData:
         return replace(self, pixels=torch.cat(parts))
 
 
-def load_images(source: str, split: str, image_shape: tuple[int, int] | None = None) -> ImageData:
+def load_images(
+    source: str, split: str, image_shape: tuple[int, int] | None = None, jpeg_scale: JpegScale = "full"
+) -> ImageData:
     """Load one split of a name in `DATA_SETS`, a Hub id, or a local folder of parquet files or of a folder per class.
 
     Images are resized to `image_shape` (height, width) where it is given. Raises DataError when the source, split or
@@ -74,8 +76,8 @@ def load_images(source: str, split: str, image_shape: tuple[int, int] | None = N
     if image_shape is not None and min(image_shape) < LEAST_SIDE:
         raise DataError(f"image_shape is {image_shape}; expected {LEAST_SIDE} or more pixels a side")
     opened = open_split(source, split)
-    table = opened.table.cast_column(opened.image_column, datasets.Image(mode="RGB"))
-    pixels = _pixels(table, opened.image_column, source, image_shape)
+    table = opened.table.cast_column(opened.image_column, datasets.Image(decode=False))
+    pixels = _pixels(table, opened.image_column, source, image_shape, jpeg_scale)
     return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
@@ -100,12 +102,14 @@ def to_floats(pixels: Tensor) -> Tensor:
     return pixels.float() / 255
 
 
-def _pixels(data: datasets.Dataset, column: str, source: str, image_shape: tuple[int, int] | None) -> Tensor:
+def _pixels(
+    data: datasets.Dataset, column: str, source: str, image_shape: tuple[int, int] | None, jpeg_scale: JpegScale
+) -> Tensor:
     pixels: np.ndarray | None = None
     rows = iter(data.select_columns(column))  # reads ahead, where data[index] looks up each row anew
     for index in range(len(data)):
         try:
-            image = np.asarray(_resized(next(rows)[column], image_shape))
+            image = np.asarray(decode(next(rows)[column], image_shape, jpeg_scale))
         except Exception as error:  # Pillow raises many kinds
             raise DataError(
                 f"image {index} of {source!r} cannot be read: {error}. Replace the file or take it out"
@@ -123,19 +127,13 @@ def _pixels(data: datasets.Dataset, column: str, source: str, image_shape: tuple
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def _resized(image: Image.Image, image_shape: tuple[int, int] | None) -> Image.Image:
-    if image_shape is None:
-        return image
-    return ImageOps.fit(image, image_shape[::-1], Image.Resampling.BILINEAR)  # as the server does
-
-
-def load_extra(source: str, like: ImageData) -> ImageData:
+def load_extra(source: str, like: ImageData, jpeg_scale: JpegScale = "full") -> ImageData:
     """More images of the classes and shape of `like`: an .npz of `image` uint8 (n, h, w, 3) and `label`, or as above.
 
     Raises DataError when they cannot be read or do not fit.
     """
     if not source.endswith(".npz"):
-        extra = load_images(source, "train", like.shape)
+        extra = load_images(source, "train", like.shape, jpeg_scale)
         if extra.classes != like.classes:
             raise DataError(
                 f"extra data {source!r} has classes {extra.classes}; expected those of --data, {like.classes}"

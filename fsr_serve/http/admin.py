@@ -3,13 +3,12 @@
 import asyncio
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body
+from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.schemas import Models
-from fsr_serve.server import Server
 
 MAX_BODY_BYTES = 4096
 
@@ -22,15 +21,15 @@ class LoadRequest(BaseModel):
     version: int | None = Field(default=None, ge=0, le=10**9)
 
 
-async def models(request: Request) -> Response:
-    server: Server = request.state.server
+async def models(request: ServedRequest) -> Response:
+    server = request.server
     answer: Models = {"models": [await asyncio.to_thread(server.control.state)]}
     return JSONResponse(answer)
 
 
-async def load(request: Request) -> Response:
+async def load(request: ServedRequest) -> Response:
     """Answers when every worker serves the version; after an error every one serves what it served before."""
-    server: Server = request.state.server
+    server = request.server
     body = await read_body(request, MAX_BODY_BYTES)
     try:
         asked = LoadRequest.model_validate_json(body or b"{}")
@@ -43,9 +42,9 @@ async def load(request: Request) -> Response:
     return JSONResponse(await asyncio.to_thread(server.control.load, request.path_params["name"], asked.version))
 
 
-async def rollback(request: Request) -> Response:
+async def rollback(request: ServedRequest) -> Response:
     """Answers as `load` does."""
-    server: Server = request.state.server
+    server = request.server
     if await read_body(request, MAX_BODY_BYTES):
         raise RequestError(400, "malformed_request", "a rollback has no parameters; expected an empty body")
     server.check_not_draining()

@@ -1,8 +1,6 @@
 """The app: every public route on one screen, and the one place where errors become answers."""
 
 import logging
-import random
-import re
 from collections.abc import Awaitable, Callable
 from time import perf_counter
 
@@ -18,17 +16,16 @@ from fsr_serve.errors import RequestError
 from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
+from fsr_serve.http.served_request import ServedRequest, plain_or_new
 from fsr_serve.keys import Scope as KeyScope
 from fsr_serve.schemas import Liveness, Readiness
 from fsr_serve.server import Server
 
-Handler = Callable[[Request], Awaitable[Response]]
+Handler = Callable[[ServedRequest], Awaitable[Response]]
 
 BENTOML_ROUTE = "/bentoml/classify"
 
 logger = logging.getLogger("fsr_serve")
-
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 def create_app(server: Callable[[], Server]) -> Starlette:
@@ -112,35 +109,32 @@ class _Observed:
         self._shape = shape
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive, send)
-        response = await self._respond(request)
+        response = await self._respond(scope, receive, send)
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> Response:
         started = perf_counter()
-        state = request.state
-        state.server = server = request.app.state.server()
-        state.request_id = _request_id(request)
-        state.body_ended = False
+        request = ServedRequest(scope, receive, send)
+        server = request.server
         try:
             if self._scope is not None:
-                server.keys.authorize(request.headers.get("authorization"), self._scope)
+                server.keys.authorize(request.header(b"authorization"), self._scope)
             response = await self._handler(request)
         except RequestError as error:
             response = _refusal(request, error, self._shape)
         except Exception:
-            logger.exception("request %s failed", state.request_id)
+            logger.exception("request %s failed", request.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
             response = _refusal(request, failure, self._shape)
-        response.headers["X-Request-ID"] = state.request_id
-        server.metrics.requests.labels(self._route, response.status_code).inc()
-        server.metrics.request_duration.labels(self._route).observe(perf_counter() - started)
+        response.headers["X-Request-ID"] = request.request_id
+        server.metrics.requests(self._route, response.status_code).inc()
+        server.metrics.request_duration(self._route).observe(perf_counter() - started)
         return response
 
 
-def _refusal(request: Request, error: RequestError, shape: ErrorShape) -> Response:
-    request.state.server.metrics.errors.labels(error.code).inc()
-    return ErrorResponse(error, request.state.request_id, shape, body_ended=request.state.body_ended)
+def _refusal(request: ServedRequest, error: RequestError, shape: ErrorShape) -> Response:
+    request.server.metrics.errors.labels(error.code).inc()
+    return ErrorResponse(error, request.request_id, shape, body_ended=request.body_ended)
 
 
 async def _live(request: Request) -> Response:
@@ -188,6 +182,4 @@ def _is_open_inference(scope: Scope) -> bool:
 
 
 def _request_id(request: Request) -> str:
-    """The client's X-Request-ID where it is a plain one, else a new one."""
-    given = request.headers.get("x-request-id", "")
-    return given if _REQUEST_ID.fullmatch(given) else f"{random.getrandbits(128):032x}"
+    return plain_or_new(request.headers.get("x-request-id", ""))

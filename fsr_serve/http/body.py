@@ -11,10 +11,10 @@ from python_multipart.multipart import parse_options_header
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import Request
 
 from fsr_serve.errors import RequestError
 from fsr_serve.http.json_bounds import bound_json
+from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.settings import Settings
 
 # a line for every broken form, which the client is told of already
@@ -30,12 +30,12 @@ MAX_FIELD_BYTES = 4096
 ACCEPTED = f"{', '.join(IMAGE_TYPES)}, multipart/form-data or application/json"
 
 
-async def read_images(request: Request, settings: Settings) -> list[bytes | RequestError]:
+async def read_images(request: ServedRequest, settings: Settings) -> list[bytes | RequestError]:
     """The encoded images of a request, in order; base64 that cannot be decoded becomes an error in its place.
 
     Raises RequestError when the body as a whole is refused.
     """
-    content_type, options = parse_options_header(request.headers.get("content-type", ""))
+    content_type, options = parse_options_header(request.header(b"content-type"))
     kind = content_type.decode("latin-1")
     if kind in IMAGE_TYPES:
         return [await read_body(request, settings.max_body_bytes)]
@@ -54,22 +54,22 @@ async def read_images(request: Request, settings: Settings) -> list[bytes | Requ
     return images
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: ServedRequest, max_bytes: int) -> bytes:
     """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received, or it is late.
 
-    `request.state.body_ended` says afterwards whether the end of the body was seen.
+    `request.body_ended` says afterwards whether the end of the body was seen.
     """
-    announced = request.headers.get("content-length", "0")
+    announced = request.header(b"content-length", "0")
     if announced.isdecimal() and int(announced[:18]) > max_bytes:
         raise _too_large(announced[:18], max_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(READ_SECONDS):
-            while not request.state.body_ended:
+            while not request.body_ended:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
                     raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body")
-                request.state.body_ended = not message.get("more_body", False)
+                request.body_ended = not message.get("more_body", False)
                 body += message.get("body", b"")
                 if len(body) > max_bytes:
                     raise _too_large(f"more than {max_bytes}", max_bytes)

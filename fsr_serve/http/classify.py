@@ -1,25 +1,24 @@
 """POST /classify: pictures in, labels out."""
 
-from starlette.requests import Request
 from starlette.responses import Response
 
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body, read_images
 from fsr_serve.http.responses import AnswerResponse
+from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Answer, Prediction, RefusedImage
-from fsr_serve.server import Server
 
 DEFAULT_TOP_K = 5
 
 PARAMETERS = ("model", "top_k", "version")
 
 
-async def classify(request: Request) -> Response:
+async def classify(request: ServedRequest) -> Response:
     """200 when at least one image is good; else the status and error of the first."""
-    server: Server = request.state.server
+    server = request.server
     stages = Stages(server.metrics)
     classifier, top_k = _parameters(request)
     timeout = request_timeout(request, server.settings)
@@ -28,9 +27,9 @@ async def classify(request: Request) -> Response:
     return await _answer(request, classifier, images, top_k, stages, timeout)
 
 
-async def classify_file(request: Request) -> Response:
+async def classify_file(request: ServedRequest) -> Response:
     """The body is one image file, whatever its Content-Type says: BentoML's clients call bytes text/plain."""
-    server: Server = request.state.server
+    server = request.server
     stages = Stages(server.metrics)
     classifier, top_k = _parameters(request)
     timeout = request_timeout(request, server.settings)
@@ -40,14 +39,14 @@ async def classify_file(request: Request) -> Response:
 
 
 async def _answer(
-    request: Request,
+    request: ServedRequest,
     classifier: Classifier,
     images: list[bytes | RequestError],
     top_k: int,
     stages: Stages,
     timeout: float,
 ) -> Response:
-    server: Server = request.state.server
+    server = request.server
     results = await while_connected(request, classifier.classify(images, top_k, stages, timeout))
     errors = [result for result in results if isinstance(result, RequestError)]
     all_bad = len(errors) == len(results)
@@ -57,7 +56,7 @@ async def _answer(
         raise errors[0]
     answer: Answer = {
         "model": classifier.identity,
-        "request_id": request.state.request_id,
+        "request_id": request.request_id,
         "predictions": [_entry(result) for result in results],
         "seconds": stages.seconds,
     }
@@ -70,9 +69,11 @@ def _entry(result: Prediction | RequestError) -> Prediction | RefusedImage:
     return result
 
 
-def _parameters(request: Request) -> tuple[Classifier, int]:
+def _parameters(request: ServedRequest) -> tuple[Classifier, int]:
     """What answers the request, from its start to its end, and how many classes it lists."""
-    server: Server = request.state.server
+    server = request.server
+    if not request.scope["query_string"]:
+        return server.classifier, min(DEFAULT_TOP_K, len(server.classifier.classes))
     given = request.query_params
     if unknown := sorted(set(given) - set(PARAMETERS)):
         raise RequestError(

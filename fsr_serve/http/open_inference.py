@@ -5,7 +5,6 @@ import json
 from importlib.metadata import version
 
 import numpy as np
-from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from fsr_serve.artifact import IMAGES, LOGITS
@@ -13,27 +12,27 @@ from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body
 from fsr_serve.http.open_inference_tensors import InferCall, encode, parse
+from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import InferAnswer, Liveness, ModelMetadata, ModelReadiness, ServerMetadata
-from fsr_serve.server import Server
 from fsr_serve.session import Floats
 
 JSON_BYTES_HEADER = "Inference-Header-Content-Length"
 EXTENSIONS = ["binary_tensor_data", "classification"]
 
 
-async def server_metadata(request: Request) -> Response:
+async def server_metadata(request: ServedRequest) -> Response:
     answer: ServerMetadata = {"name": "fsr-serve", "version": version("fsr-serve"), "extensions": EXTENSIONS}
     return JSONResponse(answer)
 
 
-async def server_live(request: Request) -> Response:
+async def server_live(request: ServedRequest) -> Response:
     answer: Liveness = {"live": True}
     return JSONResponse(answer)
 
 
-async def model_metadata(request: Request) -> Response:
+async def model_metadata(request: ServedRequest) -> Response:
     classifier = _classifier(request)
     size = classifier.version.manifest.preprocessing
     answer: ModelMetadata = {
@@ -47,19 +46,19 @@ async def model_metadata(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-async def model_ready(request: Request) -> Response:
+async def model_ready(request: ServedRequest) -> Response:
     classifier = _classifier(request)
     answer: ModelReadiness = {"name": classifier.version.name, "ready": True}
     return JSONResponse(answer)
 
 
-async def infer(request: Request) -> Response:
+async def infer(request: ServedRequest) -> Response:
     """Logits, or the likeliest classes, of the images in one tensor; one bad image refuses the request."""
-    server: Server = request.state.server
+    server = request.server
     classifier = _classifier(request)
     stages = Stages(server.metrics)
     timeout = request_timeout(request, server.settings)
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if request.header(b"content-encoding", "identity") != "identity":
         raise RequestError(415, "unsupported_encoding", "the body is compressed; expected it as it is")
     with stages.time("read"):
         body = await read_body(request, server.settings.max_body_bytes)
@@ -99,14 +98,14 @@ async def _logits(classifier: Classifier, call: InferCall, stages: Stages, timeo
     return await classifier.logits(images, stages, deadline)
 
 
-def _classifier(request: Request) -> Classifier:
-    server: Server = request.state.server
+def _classifier(request: ServedRequest) -> Classifier:
+    server = request.server
     return server.select(request.path_params["name"], request.path_params.get("version"))
 
 
-def _json_bytes(request: Request, body_bytes: int) -> int:
+def _json_bytes(request: ServedRequest, body_bytes: int) -> int:
     """How much of the body is JSON: all of it where no header says otherwise."""
-    given = request.headers.get(JSON_BYTES_HEADER, str(body_bytes))
+    given = request.header(JSON_BYTES_HEADER.lower().encode(), str(body_bytes))
     if not (given.isascii() and given.isdecimal() and len(given) <= 12 and int(given) <= body_bytes):
         raise RequestError(
             400,

@@ -82,7 +82,7 @@ def open_data(run: Path, config: RunConfig, source: str | None, split: str) -> t
 
     Raises DataError where the split cannot be read or its classes are not those of the run.
     """
-    data = load_images(source or config.data, split, config.image_shape)
+    data = load_images(source or config.data, split, config.image_shape, config.jpeg_scale)
     if data.classes != config.classes:
         raise DataError(
             f"the data has the {len(data.classes)} classes {', '.join(data.classes[:10])}; {run} was "
