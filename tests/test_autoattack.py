@@ -43,6 +43,16 @@ def test_it_breaks_what_can_be_broken_of_a_linear_model(num_classes, images):
     assert not adversarial.requires_grad
 
 
+def test_it_attacks_networks_and_images_that_are_channels_last(images):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 4 * 4, 10)).requires_grad_(False)
+    labels = network(images).argmax(dim=1)
+    plain = autoattack(network, images, labels, epsilon=8 / 255, seed=0)
+    last = torch.channels_last
+    found = autoattack(network.to(memory_format=last), images.to(memory_format=last), labels, epsilon=8 / 255, seed=0)
+    assert torch.equal(network(found).argmax(dim=1), network(plain).argmax(dim=1))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 10, 12])
 def test_all_of_its_attacks_run_with_any_number_of_classes(num_classes, images, caplog):

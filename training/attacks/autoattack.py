@@ -22,12 +22,13 @@ def autoattack(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, 
         from pyautoattack import AutoAttack
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("AutoAttack needs pyautoattack. Install it with: pip install '.[eval]'") from error
+    images = images.contiguous()
     with torch.no_grad():
         num_classes = model(images[:1]).shape[1]
     attacks = attacks_for(num_classes)
     device = images.device
     suite = AutoAttack(
-        model,
+        _with_plain_gradients(model),
         norm="Linf",
         eps=epsilon,
         version="custom",
@@ -44,6 +45,18 @@ def autoattack(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, 
     finally:
         sys.settrace(tracer)  # the package ends any tracing, and with it the measuring of coverage
     return torch.clamp(adversarial, (images - epsilon).clamp(min=0), (images + epsilon).clamp(max=1)).detach()
+
+
+def _with_plain_gradients(model: Model) -> Model:
+    """The same, but gradients of images are never channels last: the package takes views of them."""
+
+    def answer(images: Tensor) -> Tensor:
+        given = images.clone()
+        if given.requires_grad:
+            given.register_hook(Tensor.contiguous)
+        return model(given)
+
+    return answer
 
 
 def attacks_for(num_classes: int) -> list[str]:
