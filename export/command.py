@@ -200,14 +200,14 @@ def _method(config: RunConfig) -> str:
 def _measured(run: Path, weights: Weights) -> tuple[Accuracy, ...]:
     """Clean and attacked; corruptions and rotations stay in the run folder."""
     digest = weights_sha256(run, weights)
-    results = (
-        asdict(result)
+    results = {
+        result.key: asdict(result)  # once, where the best weights are the last
         for result in load_results(run)
         if result.weights_sha256 == digest
         and result.answered_by == "network"
         and (result.epsilon > 0 or result.attack == "clean")
-    )
+    }
     return tuple(
         Accuracy(**{name: value for name, value in result.items() if name in Accuracy.model_fields})
-        for result in results
+        for result in results.values()
     )

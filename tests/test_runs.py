@@ -1,9 +1,10 @@
 """Run folders as reports see them: data set, departures from the paper, results that still hold."""
 
 import pytest
-from made_up_runs import made_up
+from made_up_runs import made_up, measured
 
 from training.checkpoint import CheckpointError
+from training.evaluation.results import save_result
 from training.evaluation.runs import data_set_of, load_run
 
 
@@ -41,3 +42,10 @@ def test_a_damaged_note_of_the_hardware_is_named(tmp_path, text):
 )
 def test_data_sets_are_known_by_many_names(name, known):
     assert data_set_of(name) == known
+
+
+def test_best_weights_that_are_the_last_have_results_as_either(tmp_path):
+    run = made_up(tmp_path / "run")
+    for weights in ("best", "last", "best"):
+        save_result(run, measured("pgd20", weights, weights_sha256="of both"))
+    assert [result.weights for result in load_run(run).results] == ["last", "best"]

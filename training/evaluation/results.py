@@ -88,8 +88,12 @@ def load_results(run: Path) -> tuple[Result, ...]:
 
 
 def save_result(run: Path, result: Result) -> None:
-    """Add the result, replacing an earlier one of the same measurement."""
-    kept = [other for other in load_results(run) if other.key != result.key]
+    """Add the result, replacing an earlier one of the same measurement.
+
+    Best weights that are also the last have a result as either.
+    """
+    same = (result.weights, result.key)
+    kept = [other for other in load_results(run) if (other.weights, other.key) != same]
     part = run / f".{EVALUATION_FILE}"
     part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
     part.replace(run / EVALUATION_FILE)
