@@ -1,4 +1,4 @@
-"""Compared runs as a picture: a panel per kind of weights, a line per attack, the difference of each pair in it."""
+"""Compared runs as a picture: a panel per kind of weights, a line per attack and number of images, a point per pair."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,8 +16,8 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     """Draw what was compared, by the pair's name, into a PNG at `path`."""
     of_all = [one for compared in pairs.values() for one in compared]
     kinds = [weights for weights in ("best", "last") if any(one.first.weights == weights for one in of_all)]
-    names = list(dict.fromkeys(one.name for one in of_all))
-    height = 1.3 + len(names) * (0.25 + 0.16 * len(pairs))
+    rows = list(dict.fromkeys(map(_row, of_all)))
+    height = 1.3 + len(rows) * (0.25 + 0.16 * len(pairs))
     picture = Figure(figsize=(2.0 + 3.6 * len(kinds), height), layout="constrained")
     panels = picture.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
     for axes, weights in zip(panels, kinds, strict=True):
@@ -26,10 +26,10 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
             offset = 0.5 * ((number + 0.5) / len(pairs) - 0.5)
             for one in compared:
                 if one.first.weights == weights:
-                    _draw(axes, one, names.index(one.name) + offset, COLOURS[number % len(COLOURS)], pair)
+                    _draw(axes, one, rows.index(_row(one)) + offset, COLOURS[number % len(COLOURS)], pair)
         axes.set_title(f"{weights} weights", fontsize=9, loc="left")
-        axes.set_yticks(range(len(names)), names, fontsize=9)
-        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), rows, fontsize=9)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="x", color=GRID, lw=0.8)
         axes.tick_params(length=0, labelsize=8)
         for side in axes.spines.values():
@@ -41,6 +41,10 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     part = path.with_suffix(".part")
     picture.savefig(part, format="png", dpi=150, facecolor="white")
     part.replace(path)
+
+
+def _row(one: Comparison) -> str:
+    return f"{one.name}, {one.first.n:,}"
 
 
 def _draw(axes: Axes, one: Comparison, height: float, colour: str, label: str) -> None:
