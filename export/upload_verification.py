@@ -7,20 +7,19 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple, get_args
 
 import tyro
 
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from export.measuring import Asked, check_can_measure, measured, write_accuracies
+from export.measuring import Asked, VersionArguments, check_can_measure, measured, write_accuracies
 from export.upload_attack import Format, Upload, UploadGraph
 from export.verification import by_gradient
-from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, Accuracy, ModelVersion, Preprocessing, read_version
+from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, Preprocessing, read_version
 from fsr_serve.checks.probe import AttackGraph
 from fsr_serve.errors import StartupError
-from fsr_serve.session import Device, Floats, Precision, Runtime, open_session
+from fsr_serve.session import Floats
 from training.evaluation.protocol import (
     CLEAN_UPLOADS,
     EPSILON,
@@ -37,7 +36,7 @@ LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(VersionArguments):
     """Measure a model version on uploads of another size than the network's, attacked in the pixels of the uploads.
 
     The images of the data, decoded to the size of the uploads, are the uploads. Each is perturbed by at most epsilon,
@@ -46,15 +45,6 @@ class Arguments:
     attacks on the decoded pixels. Figures go into the manifest. Can be stopped and started again: what is done is kept.
     """
 
-    version: tyro.conf.Positional[Path]
-    """MODELS/NAME/VERSION."""
-    data: str
-    """Hugging Face id or folder with the classes of the model."""
-    data_name: str | None = None
-    """Name of the data in the manifest; by default what --data says."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
     upload_shape: tuple[int, int] = (96, 96)
     """Height and width of the uploads."""
     quality: int = 75
@@ -64,14 +54,6 @@ class Arguments:
     """L-infinity bound, in [0, 1] pixels: a whole number of 255ths, as uploads have 8 bits."""
     seed: int = 0
     """Of random starts."""
-    runtime: Runtime = "onnxruntime"
-    precision: Precision = "f32"
-    """What the runtime multiplies in; bf16 needs openvino and a processor that has it."""
-    device: Device = "auto"
-    threads: int | None = None
-    """CPU threads; all cores by default."""
-    state: Path | None = None
-    """Folder for what is done so far; by default .verify beside the version."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -94,13 +76,7 @@ def verify(arguments: Arguments) -> list[Accuracy]:
     epsilon = _checked(arguments)
     version = read_version(arguments.version)
     check_can_measure(version, arguments.attacks, "Export the version anew with its attack graph")
-    session = open_session(
-        version.path / MODEL_FILE,
-        runtime=arguments.runtime,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-    )
+    session = arguments.open_session(version)
     height, width = arguments.upload_shape
     as_uploaded = version.manifest.model_copy(update={"preprocessing": Preprocessing(height=height, width=width)})
     pictures = load_as_served(arguments.data, arguments.split, as_uploaded, arguments.images)

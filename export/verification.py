@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -15,12 +14,12 @@ import tyro
 
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from export.measuring import BATCH, Asked, check_can_measure, measured, write_accuracies
-from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, Accuracy, ModelVersion, read_version
+from export.measuring import BATCH, Asked, VersionArguments, check_can_measure, measured, write_accuracies
+from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, read_version
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
-from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
+from fsr_serve.session import Floats, Session
 from training.evaluation.protocol import (
     EPSILON,
     GRADIENT_ATTACKS,
@@ -38,7 +37,7 @@ LOSS_WEIGHTS = {"cross_entropy": CROSS_ENTROPY, "margin": MARGIN}
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(VersionArguments):
     """Measure clean and robust accuracy of a model version as it will be served, and write it into its manifest.
 
     Gradients come from the version's attack graph, answers from model.onnx in the runtime asked for. Fails when an
@@ -46,15 +45,6 @@ class Arguments:
     stopped and started again: what is done is kept.
     """
 
-    version: tyro.conf.Positional[Path]
-    """MODELS/NAME/VERSION."""
-    data: str
-    """Hugging Face id or folder with the classes of the model."""
-    data_name: str | None = None
-    """Name of the data in the manifest; by default what --data says."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
     attacks: tuple[AttackName, ...] = ("fgsm", "pgd20", "pgd100", "cw", "square")
     """Attacks to run, besides clean images."""
     queries: int = 1000
@@ -63,14 +53,6 @@ class Arguments:
     """L-infinity bound, in [0, 1] pixels."""
     seed: int = 0
     """Of random starts and of Square's proposals."""
-    runtime: Runtime = "onnxruntime"
-    precision: Precision = "f32"
-    """What the runtime multiplies in; bf16 needs openvino and a processor that has it."""
-    device: Device = "auto"
-    threads: int | None = None
-    """CPU threads; all cores by default."""
-    state: Path | None = None
-    """Folder for what is done so far; by default .verify beside the version."""
 
 
 class Verdict(NamedTuple):
@@ -109,13 +91,7 @@ def verify(arguments: Arguments) -> list[Verdict]:
     version = read_version(arguments.version)
     needs_gradients = [name for name in arguments.attacks if name != "square"]
     check_can_measure(version, needs_gradients, "Choose --attacks square")
-    session = open_session(
-        version.path / MODEL_FILE,
-        runtime=arguments.runtime,
-        device=arguments.device,
-        precision=arguments.precision,
-        threads=arguments.threads,
-    )
+    session = arguments.open_session(version)
     data = load_as_served(arguments.data, arguments.split, version.manifest, arguments.images)
     attacks: list[AttackName | Literal["clean"]] = ["clean", *dict.fromkeys(arguments.attacks)]
     accuracies = [_measure(attack, version, session, data, arguments) for attack in attacks]
