@@ -1,5 +1,8 @@
 """Run folders as reports see them: data set, departures from the paper, results that still hold."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import pytest
 from made_up_runs import made_up, measured
 
@@ -49,3 +52,11 @@ def test_best_weights_that_are_the_last_have_results_as_either(tmp_path):
     for weights in ("best", "last", "best"):
         save_result(run, measured("pgd20", weights, weights_sha256="of both"))
     assert [result.weights for result in load_run(run).results] == ["last", "best"]
+
+
+def test_results_measured_at_the_same_time_are_all_kept(tmp_path):
+    run = made_up(tmp_path / "run")
+    results = [measured("pgd20", seed=seed) for seed in range(40)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(partial(save_result, run), results))
+    assert sorted(result.seed for result in load_run(run).results) == list(range(40))

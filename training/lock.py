@@ -1,4 +1,4 @@
-"""One writer per file, for as long as its process lives."""
+"""One writer per file for as long as its process lives, or several by turns."""
 
 import errno
 import fcntl
@@ -31,10 +31,29 @@ def locked(path: Path) -> Iterator[None]:
             file.seek(0)
             raise LockedError(file.read().strip()) from error
         except OSError as error:
-            if error.errno not in WITHOUT_LOCKS:
-                raise
-            warnings.warn(f"{path.parent} cannot be locked ({error.strerror}): let one run write it", stacklevel=3)
+            _warn_without_locks(path.parent, error)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
         file.flush()
         yield
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Within, every other `in_turn` of this folder waits; warns as `locked` does."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            _warn_without_locks(folder, error)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _warn_without_locks(folder: Path, error: OSError) -> None:
+    """Raise the error where it is of another kind."""
+    if error.errno not in WITHOUT_LOCKS:
+        raise error
+    warnings.warn(f"{folder} cannot be locked ({error.strerror}): let one process write it", stacklevel=4)

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from training.checkpoint import CheckpointError, Weights
 from training.evaluation.flags import Booleans, FlagsFile, read_flags
+from training.lock import in_turn
 
 EVALUATION_FILE = "evaluation.json"
 FLAGS_FOLDER = "flags"
@@ -90,13 +91,14 @@ def load_results(run: Path) -> tuple[Result, ...]:
 def save_result(run: Path, result: Result) -> None:
     """Add the result, replacing an earlier one of the same measurement.
 
-    Best weights that are also the last have a result as either.
+    Best weights that are also the last have a result as either. Several processes may measure a run.
     """
     same = (result.weights, result.key)
-    kept = [other for other in load_results(run) if (other.weights, other.key) != same]
-    part = run / f".{EVALUATION_FILE}"
-    part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
-    part.replace(run / EVALUATION_FILE)
+    with in_turn(run):
+        kept = [other for other in load_results(run) if (other.weights, other.key) != same]
+        part = run / f".{EVALUATION_FILE}"
+        part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
+        part.replace(run / EVALUATION_FILE)
 
 
 def open_flags(run: Path, measurement: Measurement) -> FlagsFile:
