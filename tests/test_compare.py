@@ -63,14 +63,14 @@ def test_what_one_run_alone_has_is_named(runs):
     keep(runs[1], "10")
     keep(runs[1], "10", attack="cw")
     lines = list(report(compared(runs)))
-    assert lines[-1] == f"- {runs[1]}: cw (best) on 2 images, seed 0"
+    assert lines[-1] == f"- {runs[1]}: cw (best, cw as defined) on 2 images, seed 0"
 
 
 def test_runs_measured_on_different_images_are_refused(runs):
     keep(runs[0], "1100")
     keep(runs[1], "110", data_sha256="of others")
     with pytest.raises(
-        ComparisonError, match=r"no attack measured alike: pgd20 \(best\) is on 4 images .* on 3 others"
+        ComparisonError, match=r"no attack measured alike: pgd20 \(best, .*\) is on 4 images .* on 3 others"
     ):
         list(report(compared(runs)))
 
@@ -81,6 +81,17 @@ def test_different_attacks_and_answers_are_not_paired(runs, other):
     keep(runs[1], "1100", **other)
     with pytest.raises(ComparisonError, match="no attack measured alike"):
         list(report(compared(runs)))
+
+
+def test_what_differs_between_measurements_of_one_attack_is_in_its_name(runs):
+    for run in runs:
+        keep(run, "1100")
+        keep(run, "1000", epsilon=16 / 255)
+        keep(run, "1110", attack="cw", definition="one start")
+        keep(run, "1000", attack="cw", definition="ten starts")
+    lines = list(report(compared(runs)))
+    names = [line.split("|")[1].strip() for line in lines if line.startswith(("| pgd20", "| cw"))]
+    assert names == ["pgd20", "pgd20@16/255", "cw (one start, seed 0)", "cw (ten starts, seed 0)"]
 
 
 def test_results_without_flags_are_refused_with_the_fix(runs):

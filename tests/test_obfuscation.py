@@ -105,6 +105,15 @@ def test_what_measures_a_sweep_is_named_bound_by_bound():
     assert judged(rule, [measured("clean", epsilon=0.0), measured("pgd20"), *typed], EPSILON).status != "not run"
 
 
+def test_what_is_missing_at_another_bound_is_asked_for_at_that_bound():
+    bound = 16 / 255
+    rules = {rule.number: rule for rule in RULES}
+    assert judged(rules["6"], [], bound).found.endswith(f"{HOW} cw autoattack --epsilon 0.0627451")
+    sweep = {(attack, level): 0.5 - level / 600 for attack, level in SWEEP} | {("pgd100", 255): 0.0}
+    found = [measured(attack, epsilon=level / 255, share=share) for (attack, level), share in sweep.items()]
+    assert judged(rules["4"], [measured("clean", epsilon=0.0), *found], bound).status == "pass"
+
+
 def test_of_several_measurements_the_strongest_counts():
     rule = next(rule for rule in RULES if rule.number == "6")
     weak = measured("cw", share=0.6, definition="without random start")
@@ -143,9 +152,11 @@ def test_the_table_has_every_test_in_order(checkpoint, tmp_path):
 @pytest.mark.parametrize(("accuracy", "status"), [(0.498, "pass"), (0.49, "fail")])
 def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, accuracy, status):
     ours = {"attack": "pgd20", "definition": "", "epsilon": 0.1, "n": 9, "data_sha256": "", "seed": 0, "accuracy": 0.5}
-    manifest = {"accuracies": [ours | {"accuracy": accuracy}], "checkpoint_accuracies": [ours]}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    ours |= {"runtime": "onnxruntime", "precision": "fp32"}
+    theirs = [ours | {"accuracy": accuracy}, ours | {"precision": "int8"}]  # the worst of all counts, not the last
+    (tmp_path / "manifest.json").write_text(json.dumps({"accuracies": theirs, "checkpoint_accuracies": [ours]}))
     assert deployed(tmp_path).status == status
+    assert "pgd20@25.5/255 (n = 9, onnxruntime, int8) 0.00" in deployed(tmp_path).found
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"manifest.json is no manifest of a model version"):
         deployed(tmp_path)

@@ -41,6 +41,8 @@ def test_a_damaged_note_of_the_hardware_is_named(tmp_path, text):
         ("uoft-cs/cifar10", "cifar10"),
         ("zh-plus/tiny-imagenet", "tiny-imagenet"),
         ("data/photos", None),
+        ("data/CIFAR-10-C", None),
+        ("cifar10.1", None),
     ],
 )
 def test_data_sets_are_known_by_many_names(name, known):

@@ -1,10 +1,12 @@
 """Two runs on the same images: is one really better, or were the images kind?"""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.evaluation.flags import Booleans
+from training.evaluation.protocol import at_bound
 from training.evaluation.results import Result
 from training.evaluation.runs import Run
 from training.evaluation.statistics import Difference, McNemar, mcnemar, paired_difference
@@ -27,9 +29,13 @@ class Comparison:
 
     @property
     def name(self) -> str:
-        """Of the attack, and of what answers where that is not the network as it is."""
-        answered_by = self.first.answered_by
-        return self.first.attack if answered_by == "network" else f"{self.first.attack}, {answered_by}"
+        """Of the attack, with its bound where that is not the usual one, and of what answers unless the network."""
+        return ", ".join((at_bound(self.first.attack, self.first.epsilon), *_answered_by(self.first)))
+
+    @property
+    def subject(self) -> tuple[str, str, int, int]:
+        """What is compared: name, definition, attack's seed and number of images."""
+        return self.name, self.first.definition, self.first.seed, self.first.n
 
     @property
     def difference(self) -> Difference:
@@ -48,9 +54,20 @@ def compare(first: Run, second: Run, load_flags: LoadFlags) -> list[Comparison]:
     if not found:
         raise ComparisonError(
             f"{first.path} and {second.path} have no attack measured alike: {_why(first.results, second.results)}. "
-            "Measure both with the same --attacks, --weights, --images and --seed"
+            "Measure both with the same --attacks, --weights, --images, --seed, --epsilon and --restarts"
         )
     return found
+
+
+def titles(compared: Sequence[Comparison]) -> dict[tuple[str, str, int, int], str]:
+    """By subject: its name, and the definition and seed where several of the same name are compared."""
+    subjects = list(dict.fromkeys(one.subject for one in compared))
+    alike = Counter((name, n) for name, _, _, n in subjects)
+    return {
+        subject: name if alike[name, n] == 1 else f"{name} ({definition}, seed {seed})"
+        for subject in subjects
+        for name, definition, seed, n in (subject,)
+    }
 
 
 def left_out(first: Run, second: Run) -> Iterator[str]:
@@ -88,5 +105,10 @@ def _names(results: Sequence[Result]) -> str:
 
 
 def _name(result: Result) -> str:
-    answered_by = "" if result.answered_by == "network" else f", {result.answered_by}"
-    return f"{result.attack} ({result.weights}{answered_by})"
+    of_what = ", ".join((result.weights, *_answered_by(result), result.definition))
+    return f"{at_bound(result.attack, result.epsilon)} ({of_what})"
+
+
+def _answered_by(result: Result) -> Iterator[str]:
+    if result.answered_by != "network":
+        yield result.answered_by

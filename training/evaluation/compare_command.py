@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 
 from training.checkpoint import CheckpointError
-from training.evaluation.compare import Comparison, ComparisonError, compare, left_out
+from training.evaluation.compare import Comparison, ComparisonError, compare, left_out, titles
 from training.evaluation.compare_plot import plot
 from training.evaluation.results import Result, load_flags
 from training.evaluation.runs import Run, load_run
@@ -92,10 +92,11 @@ def _table(weights: str, found: Sequence[Comparison]) -> Iterator[str]:
     yield ""
     yield f"| {weights} weights | n | first | second | second - first | only first right | only second right | p |"
     yield "|---|---:|---:|---:|---:|---:|---:|---:|"
+    names = titles(found)
     for one in found:
         value, low, high = (100 * part for part in one.difference)
         yield (
-            f"| {one.name} | {one.first.n:,} | {_share(one.first)} | {_share(one.second)} "
+            f"| {names[one.subject]} | {one.first.n:,} | {_share(one.first)} | {_share(one.second)} "
             f"| {value:+.2f} ({low:+.1f} to {high:+.1f}) | {one.test.only_first:,} | {one.test.only_second:,} "
             f"| {one.test.p:.2g} |"
         )

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from training.evaluation.compare import Comparison
+from training.evaluation.compare import Comparison, titles
 
 COLOURS = ("#1f5fbf", "#d9731a", "#2f8f5b", "#8a4fbf", "#8a8f98")
 GRID = "#e4e6ea"
@@ -16,7 +16,8 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     """Draw what was compared, by the pair's name, into a PNG at `path`."""
     of_all = [one for compared in pairs.values() for one in compared]
     kinds = [weights for weights in ("best", "last") if any(one.first.weights == weights for one in of_all)]
-    rows = list(dict.fromkeys(map(_row, of_all)))
+    rows = {subject: f"{title}, {subject[-1]:,}" for subject, title in titles(of_all).items()}
+    places = list(rows)
     height = 1.3 + len(rows) * (0.25 + 0.16 * len(pairs))
     picture = Figure(figsize=(2.0 + 3.6 * len(kinds), height), layout="constrained")
     panels = picture.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
@@ -26,9 +27,9 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
             offset = 0.5 * ((number + 0.5) / len(pairs) - 0.5)
             for one in compared:
                 if one.first.weights == weights:
-                    _draw(axes, one, rows.index(_row(one)) + offset, COLOURS[number % len(COLOURS)], pair)
+                    _draw(axes, one, places.index(one.subject) + offset, COLOURS[number % len(COLOURS)], pair)
         axes.set_title(f"{weights} weights", fontsize=9, loc="left")
-        axes.set_yticks(range(len(rows)), rows, fontsize=9)
+        axes.set_yticks(range(len(rows)), list(rows.values()), fontsize=9)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(axis="x", color=GRID, lw=0.8)
         axes.tick_params(length=0, labelsize=8)
@@ -41,10 +42,6 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     part = path.with_suffix(".part")
     picture.savefig(part, format="png", dpi=150, facecolor="white")
     part.replace(path)
-
-
-def _row(one: Comparison) -> str:
-    return f"{one.name}, {one.first.n:,}"
 
 
 def _draw(axes: Axes, one: Comparison, height: float, colour: str, label: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from training.checkpoint import CheckpointError
 from training.evaluation.obfuscation import Verdict, in_words
-from training.evaluation.protocol import CLEAN_UPLOADS, attacked_uploads
+from training.evaluation.protocol import CLEAN_UPLOADS, at_bound, attacked_uploads, is_bounded_by
 
 SAME = 0.003
 """How far accuracies of a deployed file may lie from the checkpoint's."""
@@ -18,15 +18,17 @@ def deployed(version: Path | None) -> Verdict:
     test = "the deployed file has the checkpoint's accuracies within 0.3 points"
     if version is None:
         return Verdict("16", test, "not run", "--version names the exported version")
-    theirs, ours = (
-        {_measures(one): one for one in _accuracies(version, name)} for name in ("accuracies", "checkpoint_accuracies")
-    )
-    common = [key for key in theirs if key in ours and theirs[key]["attack"] != "square"]
-    if not common:
+    checkpoint = {_measures(one): one for one in _accuracies(version, "checkpoint_accuracies")}
+    pairs = [
+        (one, checkpoint[_measures(one)])
+        for one in _accuracies(version, "accuracies")
+        if _measures(one) in checkpoint and one["attack"] != "square"
+    ]
+    if not pairs:
         return Verdict("16", test, "not run", "measure it with python -m export.verify")
-    gaps = {theirs[key]["attack"]: abs(theirs[key]["accuracy"] - ours[key]["accuracy"]) for key in common}
-    found = ", ".join(f"{attack} {100 * gap:.2f}" for attack, gap in gaps.items())
-    return Verdict("16", test, "pass" if max(gaps.values()) <= SAME else "fail", f"apart by points: {found}")
+    gaps = [abs(one["accuracy"] - checkpoint["accuracy"]) for one, checkpoint in pairs]
+    found = ", ".join(f"{_in_words(one)} {100 * gap:.2f}" for (one, _), gap in zip(pairs, gaps, strict=True))
+    return Verdict("16", test, "pass" if max(gaps) <= SAME else "fail", f"apart by points: {found}")
 
 
 def through_uploads(version: Path | None, epsilon: float) -> Verdict:
@@ -49,7 +51,7 @@ def _complete(accuracies: Sequence[dict[str, Any]], epsilon: float) -> Iterator[
     """By name, for each attack and images: everything that is to stand beside each other; the lowest of several."""
     groups: dict[tuple[object, ...], dict[str, dict[str, Any]]] = {}
     for one in accuracies:
-        if one["epsilon"] == 0 or abs(one["epsilon"] - epsilon) < 1e-9:
+        if is_bounded_by(epsilon, one["epsilon"]):
             group = groups.setdefault((one["data"], one["data_sha256"], one["n"]), {})
             if one["attack"] not in group or one["accuracy"] < group[one["attack"]]["accuracy"]:
                 group[one["attack"]] = one
@@ -73,6 +75,11 @@ def _accuracies(version: Path, name: str) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
     return accuracies
+
+
+def _in_words(accuracy: Mapping[str, Any]) -> str:
+    engine = f"{accuracy['runtime']}, {accuracy['precision']}"
+    return f"{at_bound(accuracy['attack'], accuracy['epsilon'])} (n = {accuracy['n']:,}, {engine})"
 
 
 def _measures(accuracy: Mapping[str, Any]) -> tuple[object, ...]:

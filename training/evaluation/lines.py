@@ -7,15 +7,13 @@ from typing import get_args
 
 from training.checkpoint import Weights
 from training.evaluation.cost import size_of_network
-from training.evaluation.protocol import EPSILON
+from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import Result
 from training.evaluation.runs import Run, data_set_of
 from training.evaluation.statistics import Spread, over_seeds
 from training.evaluation.tables import SIZE, TIME, Measure, Row, Table
 from training.models import BACKBONES
 
-NEGLIGIBLE = 1e-6
-"""Difference between an epsilon and what one types for it."""
 PAPER_TRAINING_IMAGES, PAPER_TEST_IMAGES = 50_000, 10_000
 """Of CIFAR-10, whose times section 4.4 gives."""
 
@@ -140,15 +138,15 @@ def _result(
         for result in run.results
         if (result.weights, result.attack) == (weights, attack)
         and result.answered_by in answered_by
-        and (result.epsilon == 0 or abs(result.epsilon - epsilon) < NEGLIGIBLE)
-        and _is_test_of(result.data, run.data_set)
+        and is_bounded_by(epsilon, result.epsilon)
+        and _is_test_of(result.data, run)
     ]
     return max(reversed(fitting), key=lambda result: result.n, default=None)
 
 
-def _is_test_of(data: str, data_set: str | None) -> bool:
+def _is_test_of(data: str, run: Run) -> bool:
     name, _, split = data.rpartition(", split ")
-    return split == "test" and data_set_of(name) == data_set
+    return split == "test" and (name == run.config.data_name or data_set_of(name) == run.data_set)
 
 
 def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:
@@ -157,7 +155,7 @@ def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:
     pgd20 = _result(run, weights, "pgd20", ("network",))
     if pgd20 is None:
         return epoch, None
-    definition = f"seconds for {pgd20.n:,} images scaled to {PAPER_TEST_IMAGES:,}, {pgd20.runtime}"
+    definition = f"seconds of all processes for {pgd20.n:,} images scaled to {PAPER_TEST_IMAGES:,}, {pgd20.runtime}"
     return epoch, Figure(pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n, definition, n=pgd20.n)
 
 

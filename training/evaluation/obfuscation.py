@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from training.evaluation.changes import USUAL_KINDS, mean_over_severities, names_of
 from training.evaluation.corruptions import CORRUPTIONS
+from training.evaluation.protocol import EPSILON, at_bound, is_bounded_by, with_bound
 from training.evaluation.results import Result
 
 Status = Literal["pass", "fail", "figure", "not run"]
@@ -35,7 +36,7 @@ class Verdict(NamedTuple):
 
 
 Found = Mapping[str, Result]
-"""By attack, or `attack@epsilon` for another epsilon than that of the test: all on the same images."""
+"""By `attack` at the epsilon of the test and by `attack@16/255` at any: all on the same images."""
 
 
 def in_words(accuracies: Mapping[str, float]) -> str:
@@ -104,7 +105,10 @@ RULES: Sequence[Rule] = (
         "4",
         "accuracy falls with epsilon, and to at most 1 % without a bound",
         SWEEP,
-        lambda found: is_ordered(*SWEEP)(found) and found[SWEEP[-1]].accuracy <= 0.01,
+        lambda found: (
+            is_ordered(*sorted(SWEEP, key=lambda name: found[name].epsilon))(found)
+            and found[SWEEP[-1]].accuracy <= 0.01
+        ),
     ),
     Rule("5", "AutoAttack, standard", ("autoattack",), None),
     Rule(
@@ -142,16 +146,16 @@ def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
     """The rule on the most images that all it needs was measured on; `not run` and what is missing without any."""
     groups: dict[str, dict[str, Result]] = {}
     for result in results:
-        name = _name(result, epsilon)
         group = groups.setdefault(result.data_sha256, {})
-        if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
-            group[name] = result
+        for name in {at_bound(result.attack, result.epsilon, epsilon), with_bound(result.attack, result.epsilon)}:
+            if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
+                group[name] = result
     complete = [group for group in groups.values() if all(name in group for name in rule.needs)]
     if not complete:
         nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
         missing = [name for name in rule.needs if name not in nearest]
         some = ", ".join(missing[:MANY]) + (f" and {len(missing) - MANY} more" if len(missing) > MANY else "")
-        found_missing = f"missing on the same images: {some}; measure with {rule.command or _command(missing)}"
+        found_missing = f"missing on the same images: {some}; measure with {rule.command or _command(missing, epsilon)}"
         return Verdict(rule.number, rule.test, "not run", found_missing)
     found = max(complete, key=lambda group: group[rule.needs[0]].n)
     figures = rule.say({name: found[name].accuracy for name in rule.needs})
@@ -159,22 +163,17 @@ def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
     return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
 
 
-def _command(missing: Sequence[str]) -> str:
-    """What runs the attacks, each bound by itself."""
+def _command(missing: Sequence[str], epsilon: float) -> str:
+    """What runs the attacks, each bound by itself; `epsilon` is that of attacks which name none."""
     by_bound: dict[str, list[str]] = {}
     for name in missing:
         if name == "clean":  # is always measured
             continue
         attack, _, bound = name.partition("@")
         by_bound.setdefault(bound, []).append(attack)
-    options = [
-        f"--attacks {' '.join(attacks)}" + (f" --epsilon {int(bound.removesuffix('/255')) / 255:.7g}" if bound else "")
-        for bound, attacks in by_bound.items()
-    ]
+    options = []
+    for bound, attacks in by_bound.items():
+        asked = float(bound.removesuffix("/255")) / 255 if bound else epsilon
+        option = "" if is_bounded_by(EPSILON, asked) else f" --epsilon {asked:.7g}"
+        options.append(f"--attacks {' '.join(attacks)}{option}")
     return f"python -m training.evaluation RUN {', and with '.join(options)}"
-
-
-def _name(result: Result, epsilon: float) -> str:
-    if result.epsilon == 0 or abs(result.epsilon - epsilon) < 1e-9:
-        return result.attack
-    return f"{result.attack}@{result.epsilon * 255:g}/255"

@@ -12,12 +12,12 @@ from training.accuracy import frozen
 from training.attacks import cross_entropy
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
-from training.evaluation.compare import ComparisonError, compare
+from training.evaluation.compare import ComparisonError, compare, titles
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
 from training.evaluation.obfuscation import RULES, Verdict, judged
-from training.evaluation.protocol import EPSILON
+from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
 from training.evaluation.separated import fsr_modules, recorded
@@ -115,8 +115,16 @@ def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
     if arguments.twin is None:
         yield Verdict("14", test, "not run", "--twin names the run without FSR")
         return
-    compared = compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
+    compared = [
+        one
+        for one in compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
+        if one.first.weights == arguments.weights and is_bounded_by(arguments.epsilon, one.first.epsilon)
+    ]
+    names = titles(compared)
     for one in compared:
         gain = 100 * (one.second.accuracy - one.first.accuracy)
-        found = f"{one.first.attack}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
-        yield Verdict("14", f"{test}, {one.first.weights} weights", "figure", found)
+        found = f"{names[one.subject]}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
+        yield Verdict("14", test, "figure", found)
+    if not compared:
+        why = f"nothing was measured of both with {arguments.weights} weights at epsilon {arguments.epsilon:.6g}"
+        yield Verdict("14", test, "not run", why)

@@ -16,6 +16,8 @@ AttackName = GradientAttackName | Literal["square"]
 LossName = Literal["cross_entropy", "margin"]
 
 EPSILON = 8 / 255
+NEGLIGIBLE = 1e-6
+"""Difference between an epsilon and what one types for it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,20 @@ CLEAN_UPLOADS = ("clean_png_upload", "clean_jpeg_upload")
 def attacked_uploads(attack: str) -> tuple[str, str, str]:
     """The same under attack: on the decoded pixels, and in the pixels of uploads as PNG and as JPEG."""
     return f"{attack}_decoded_upload", f"{attack}_png_upload", f"{attack}_jpeg_upload"
+
+
+def is_bounded_by(epsilon: float, measured: float) -> bool:
+    """Whether figures with the bound `measured` belong to `epsilon`, as those without attack (0) always do."""
+    return measured == 0 or abs(measured - epsilon) < NEGLIGIBLE
+
+
+def at_bound(attack: str, measured: float, epsilon: float = EPSILON) -> str:
+    """The attack's name, with its bound in 255ths where that is another than `epsilon`: pgd20@16/255."""
+    return attack if is_bounded_by(epsilon, measured) else with_bound(attack, measured)
+
+
+def with_bound(attack: str, measured: float) -> str:
+    return f"{attack}@{measured * 255:.4g}/255"
 
 
 def definition_of(attack: AttackName, budget: Budget) -> str:

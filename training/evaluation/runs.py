@@ -114,9 +114,8 @@ def data_set_of(name: str) -> str | None:
     for known, data_set in DATA_SETS.items():
         if name == data_set.hub_id:
             return known
-    word = _plain(Path(name).name)
-    found = [known for known in DATA_SETS if word.startswith(_plain(known))]
-    return max(found, key=len, default=None)
+    word = _plain(re.sub(r"\(.*\)$", "", Path(name).name))  # CIFAR-10-C is another data set
+    return next((known for known in DATA_SETS if word == _plain(known)), None)
 
 
 def _plain(name: str) -> str:
