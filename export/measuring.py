@@ -13,11 +13,20 @@ import tyro
 from tqdm import tqdm
 
 from export.errors import VerificationError
-from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, SIGNATURE_FILE, Accuracy, ModelVersion, write_manifest
+from fsr_serve.artifact import (
+    ATTACK_FILE,
+    MODEL_FILE,
+    SIGNATURE_FILE,
+    Accuracy,
+    ModelVersion,
+    read_version,
+    write_manifest,
+)
 from fsr_serve.checks.probe import Labels
 from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
 from training.evaluation.flags import FlagsFile
 from training.evaluation.statistics import wilson
+from training.lock import in_turn
 
 BATCH = 100
 
@@ -106,11 +115,7 @@ def check_can_measure(version: ModelVersion, gradient_attacks: Sequence[str], ot
 
     `otherwise` is what to do then.
     """
-    if (version.path / SIGNATURE_FILE).exists():
-        raise VerificationError(
-            f"{version.path} is signed, and figures in its manifest would break the signature. Verify before signing, "
-            f"or remove {SIGNATURE_FILE} and sign again"
-        )
+    check_is_unsigned(version.path)
     if gradient_attacks and ATTACK_FILE not in version.manifest.tensors:
         reason = version.manifest.missing.get(ATTACK_FILE, "not made")
         raise VerificationError(
@@ -118,8 +123,20 @@ def check_can_measure(version: ModelVersion, gradient_attacks: Sequence[str], ot
         )
 
 
+def check_is_unsigned(version: Path) -> None:
+    """Raises VerificationError for a signed version."""
+    if (version / SIGNATURE_FILE).exists():
+        raise VerificationError(
+            f"{version} is signed, and figures in its manifest would break the signature. Verify before signing, "
+            f"or remove {SIGNATURE_FILE} and sign again"
+        )
+
+
 def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> None:
-    """Add them to the manifest, each in the place of an earlier one of the same."""
+    """Add them to the manifest, each in the place of an earlier one of the same.
+
+    Raises VerificationError where the version was signed since.
+    """
 
     def measures(accuracy: Accuracy) -> tuple[object, ...]:
         return tuple(
@@ -128,5 +145,8 @@ def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> N
         )
 
     new = {measures(accuracy) for accuracy in accuracies}
-    kept = [accuracy for accuracy in version.manifest.accuracies if measures(accuracy) not in new]
-    write_manifest(version.path, version.manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))
+    with in_turn(version.path):
+        check_is_unsigned(version.path)
+        manifest = read_version(version.path).manifest  # others may have measured it meanwhile
+        kept = [accuracy for accuracy in manifest.accuracies if measures(accuracy) not in new]
+        write_manifest(version.path, manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))

@@ -54,6 +54,21 @@ def test_it_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatch):
         np.testing.assert_array_equal(flags, flags_of(whole)[attack])
 
 
+def test_weights_that_are_replaced_meanwhile_are_not_taken_for_those_that_were_named(checkpoint, monkeypatch):
+    weights = RunFolder(checkpoint).load_model("best").state_dict()
+    of = measure._flags
+
+    def replaced_after_the_first(job, part, images):
+        if part.start:
+            RunFolder(checkpoint).save_weights("best", {name: value + 1 for name, value in weights.items()})
+            measure._opened.cache_clear()  # as in another process
+        return of(job, part, images)
+
+    monkeypatch.setattr(measure, "_flags", replaced_after_the_first)
+    with pytest.raises(DataError, match="the best weights of .* were replaced while they were measured"):
+        report(Arguments(checkpoint, attacks=("fgsm",), batch=7))
+
+
 @pytest.mark.slow
 def test_several_processes_find_what_one_finds(checkpoint, tmp_path):
     alone = shutil.copytree(checkpoint, tmp_path / "alone")
@@ -73,6 +88,14 @@ def test_the_ensemble_is_the_worst_of_clean_and_its_attacks_on_each_image(checkp
     (result,) = (result for result in load_results(checkpoint) if result.attack == "ensemble")
     assert result.accuracy == sum(by_image) / 24
     assert result.definition == "right under each of clean, fgsm, pgd20, pgd100, cw"
+
+
+def test_ensembles_of_other_strength_are_other_measurements(checkpoint):
+    for how in ({}, {"restarts": 2}, {"random_start": False}):
+        report(Arguments(checkpoint, attacks=("ensemble",), images=2, **how))
+    names = "right under each of clean, fgsm, pgd20, pgd100, cw"
+    found = [result.definition for result in load_results(checkpoint) if result.attack == "ensemble"]
+    assert found == [names, f"{names}, 2 random starts", f"{names}, no random start"]
 
 
 def test_an_image_is_broken_if_any_start_breaks_it(checkpoint, tiny_data):

@@ -13,6 +13,7 @@ import torch
 from export import measuring
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
+from export.measuring import write_accuracies
 from export.verification import Arguments, line, verify
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import ArtifactError
@@ -59,6 +60,17 @@ def test_the_figures_stand_in_the_manifest_with_all_that_makes_them_comparable(v
     assert square.data == f"{tiny_data}, split test"
     run(version, tiny_data)
     assert len(read_version(version).manifest.accuracies) == len(after.manifest.accuracies), "replaced, not repeated"
+
+
+def test_figures_and_signatures_that_came_meanwhile_are_kept(version, tiny_data):
+    run(version, tiny_data, attacks=("fgsm",))
+    before = read_version(version)
+    run(version, tiny_data, attacks=("pgd20",))
+    write_accuracies(before, [before.manifest.accuracies[-1]])
+    assert {one.attack for one in read_version(version).manifest.accuracies} == {"clean", "fgsm", "pgd20"}
+    (version / "model.sig").write_text("{}")
+    with pytest.raises(VerificationError, match="is signed"):
+        write_accuracies(before, before.manifest.accuracies)
 
 
 def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):

@@ -18,7 +18,15 @@ from training.evaluation.record import keep, of_clean_images, record
 from training.evaluation.results import Measurement, Result, load_flags, open_flags, weights_sha256
 from training.evaluation.separated import FeatureName
 from training.evaluation.statistics import right_under_all
-from training.evaluation.suite import NEED_FSR, TRANSFERS, CheckpointAttack, batch_of, definition_of, queries_of
+from training.evaluation.suite import (
+    NEED_FSR,
+    NEED_LEARNED_MASKS,
+    TRANSFERS,
+    CheckpointAttack,
+    batch_of,
+    definition_of,
+    queries_of,
+)
 from training.models import FSRNet
 from training.source import DataError
 
@@ -68,6 +76,13 @@ class Arguments:
 
     feature: FeatureName = "output"
     """What FSR's modules pass on to the rest of the network under attack: f+, f-, recalibrated f-, or as ever f~."""
+
+    @property
+    def how_hard(self) -> str:
+        """What an ensemble's definition says of its parts where they are not as usual."""
+        if not self.random_start:
+            return ", no random start"
+        return "" if self.restarts == 1 else f", {self.restarts} random starts"
 
     def budget(self, attack: CheckpointAttack) -> Budget:
         restarts = 1 if attack in TRANSFERS else self.restarts
@@ -132,7 +147,7 @@ def report(arguments: Arguments) -> str:
         measured(replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon), name)
     if "ensemble" in arguments.attacks:
         parts = ("clean", *ENSEMBLE)
-        definition = f"right under each of {', '.join(parts)}"
+        definition = f"right under each of {', '.join(parts)}{arguments.how_hard}"
         worst = right_under_all([load_flags(arguments.checkpoint, results[name]) for name in parts])
         ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
         open_flags(arguments.checkpoint, ensemble).write(slice(0, len(data)), worst, 0.0)
@@ -168,6 +183,11 @@ def _check_fsr(names: Sequence[CheckpointAttack], arguments: Arguments, config: 
     need = [name for name in names if name in NEED_FSR]
     if need and not config.model.fsr:
         raise DataError(f"{', '.join(need)} attack the masks and heads of FSR, which {arguments.checkpoint} has not")
+    learned = [name for name in names if name in NEED_LEARNED_MASKS]
+    if learned and config.model.mask != "gumbel":
+        raise DataError(
+            f"{', '.join(learned)} attack the mask gumbel; {arguments.checkpoint} has the mask {config.model.mask}"
+        )
 
 
 def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> tuple[Network | None, str]:

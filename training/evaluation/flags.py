@@ -1,5 +1,6 @@
 """Which images kept their label so far, in a file that survives an interruption."""
 
+import os
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,7 @@ class FlagsFile:
         self.correct[part], self.is_known[part] = correct, True
         self.seconds += seconds
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(f".{self._path.name}")
+        unfinished = self._path.with_name(f".{os.getpid()}-{self._path.name}")  # several may measure clean images
         with unfinished.open("wb") as file:
             np.savez_compressed(file, correct=self.correct, is_known=self.is_known, seconds=self.seconds)
         unfinished.replace(self._path)

@@ -26,9 +26,11 @@ from training.evaluation.changes import CHANGES, correct_under_change
 from training.evaluation.flags import Booleans, FlagsFile
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import Budget
+from training.evaluation.results import weights_sha256
 from training.evaluation.separated import FeatureName
 from training.evaluation.suite import CheckpointAttack, attack_named
 from training.models import FSRNet
+from training.source import DataError
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,11 @@ def _attack(job: Job, image_shape: tuple[int, int], first: int) -> Attack | None
 
 @lru_cache(maxsize=2)  # a process does many batches of one job
 def _opened(network: Network) -> tuple[FSRNet, Device]:
+    if weights_sha256(network.checkpoint, network.weights) != network.weights_sha256:
+        raise DataError(
+            f"the {network.weights} weights of {network.checkpoint} were replaced while they were measured; "
+            "measure anew when its training is over"
+        )
     model, device = RunFolder(network.checkpoint).load_model(network.weights).requires_grad_(False), pick_device()
     if network.feature != "output":
         model = passing_on(model, network.feature)

@@ -108,6 +108,8 @@ SEARCHES: Mapping[str, Search] = {
 }
 TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
 """Crafted on another network, their source."""
+NEED_LEARNED_MASKS = ("relaxed_mask", "very_relaxed_mask", "mask_alone")
+"""Go through the mask's own gradient or its score."""
 NEED_FSR = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin")
 
 
