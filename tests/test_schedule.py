@@ -31,18 +31,15 @@ def test_the_piecewise_linear_rate_meets_that_of_steps_at_each_next_knot():
     assert learning_rate(recipe, 83, 0.5) == pytest.approx(0.1 * (1 - 0.9 * 0.5))
 
 
-def record(curriculum=0.0, pgd10=0.0, clean=0.0):
-    return {
-        "validation_curriculum_accuracy": curriculum,
-        "validation_pgd10_accuracy": pgd10,
-        "validation_clean_accuracy": clean,
-    }
+def history_of(*accuracies):
+    """A history whose every validation accuracy is as given."""
+    measures = [f"validation_{name}_accuracy" for name in ("curriculum", "pgd10", "clean")]
+    return [{"epoch": epoch} | dict.fromkeys(measures, found) for epoch, found in enumerate(accuracies, start=1)]
 
 
 def test_the_curriculum_adds_a_step_when_the_accuracy_under_the_present_one_stalls():
     recipe = dataclasses.replace(PAPER, curriculum=2, pgd_steps=3)
-    accuracies = [0.1, 0.2, 0.2, 0.2, 0.15, 0.14, 0.15, 0.1, 0.1, 0.1]
-    history = [record(curriculum=accuracy) for accuracy in accuracies]
+    history = history_of(0.1, 0.2, 0.2, 0.2, 0.15, 0.14, 0.15, 0.1, 0.1, 0.1)
     steps = [attack_steps(recipe, history[:epochs]) for epochs in range(len(history) + 1)]
     assert steps == [1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3]
     assert attack_steps(PAPER, history) == 10
@@ -56,10 +53,18 @@ def test_friendly_training_takes_more_steps_as_it_goes():
 
 def test_a_run_ends_after_its_epochs_or_when_patience_is_over():
     recipe = dataclasses.replace(PAPER, epochs=9, patience=2)
-    history = [record(pgd10=accuracy) for accuracy in (0.1, 0.3, 0.2, 0.3)]
+    history = history_of(0.1, 0.3, 0.2, 0.3)
     assert [has_ended(recipe, history[:epochs]) for epochs in range(5)] == [False, False, False, False, True]
     assert not has_ended(PAPER, history)
     assert has_ended(dataclasses.replace(PAPER, epochs=4), history)
+
+
+def test_epochs_that_are_not_to_be_kept_try_no_ones_patience():
+    shares = {"natural_share": 0.2, "small_share": 0.4, "small_scale": 0.75}
+    recipe = dataclasses.replace(PAPER, epochs=10, patience=2, curriculum=2, **shares)
+    history = history_of(0.5, 0.4, 0.3, 0.2, 0.1, 0.2, 0.1, 0.1)
+    assert [has_ended(recipe, history[:epochs]) for epochs in (4, 7, 8)] == [False, False, True]
+    assert [attack_steps(recipe, history[:epochs]) for epochs in (2, 4, 5)] == [1, 1, 2], "clean images need no step"
 
 
 def test_what_is_trained_on_attacks_is_judged_by_robustness():

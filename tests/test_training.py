@@ -11,7 +11,7 @@ from conftest import training_arguments
 
 from training import train as train_module
 from training.arguments import Arguments
-from training.checkpoint import RunFolder
+from training.checkpoint import CheckpointError, RunFolder
 from training.command import ArgumentError, run
 from training.models import create_model
 from training.recipes import RECIPES
@@ -58,6 +58,19 @@ def test_a_run_starts_from_the_weights_of_another(checkpoint, tiny_data, tmp_pat
     torch.testing.assert_close(found["network.linear.weight"], expected["network.linear.weight"])
     with pytest.raises(ArgumentError, match="expected the same network"):
         run(training_arguments(tiny_data, tmp_path / "x", start=checkpoint, width=8))
+
+
+def test_a_network_is_not_held_to_images_that_it_was_trained_on(checkpoint, tiny_data, tmp_path):
+    for other in ({"seed": 7}, {"held_out": 20}):
+        with pytest.raises(ArgumentError, match=r"was trained on others; expected --seed 0 --held-out \d+"):
+            run(training_arguments(tiny_data, tmp_path / "x", start=checkpoint, **other))
+
+
+def test_a_run_without_its_history_is_not_gone_on_with(tiny_data, tmp_path):
+    run(training_arguments(tiny_data, tmp_path / "run", epochs=1))
+    (tmp_path / "run" / "history.jsonl").unlink()
+    with pytest.raises(CheckpointError, match=r"the state after epoch 1, but a history of 0; expected history.jsonl"):
+        run(Arguments(data=str(tiny_data), out=tmp_path / "run", resume=True))
 
 
 def test_training_learns_what_can_be_learned(tiny_data, tmp_path):
@@ -126,7 +139,7 @@ def test_a_run_can_be_watched_in_tensorboard(tiny_data, tmp_path, monkeypatch):
 def test_early_stopping_ends_the_run_for_good(tiny_data, tmp_path, monkeypatch):
     accuracies = {"validation_clean_accuracy": 0.9, "validation_pgd10_accuracy": 0.4, "train_fgsm_accuracy": 0.4}
     monkeypatch.setattr(train_module, "validate", lambda *given: dict(accuracies))
-    run(training_arguments(tiny_data, tmp_path / "run", epochs=9, patience=2))
+    run(training_arguments(tiny_data, tmp_path / "run", epochs=9, patience=2, natural_share=0.0, small_share=0.0))
     assert len(RunFolder(tmp_path / "run").history()) == 3
     run(Arguments(data=str(tiny_data), out=tmp_path / "run", resume=True))
     assert len(RunFolder(tmp_path / "run").history()) == 3

@@ -8,7 +8,7 @@ from training.arguments import ArgumentError, Arguments, parse
 from training.batches import Data
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
-from training.data import ImageData, hold_out, load_extra, load_images
+from training.data import ImageData, held_out_count, hold_out, load_extra, load_images
 from training.device import pick_device
 from training.environment import environment
 from training.processes import ALONE, Processes, joined
@@ -149,7 +149,19 @@ def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) ->
             f"extra is {arguments.extra} and extra_fraction {recipe.extra_fraction}; expected both or neither"
         )
     if arguments.start is not None:
-        started = RunFolder(arguments.start).config().model
-        if started != model:
-            raise ArgumentError(f"--start {arguments.start} holds {started}; expected the same network, {model}")
+        _check_start(RunFolder(arguments.start).config(), config, images)
     return config
+
+
+def _check_start(started: RunConfig, config: RunConfig, images: ImageData) -> None:
+    """Raises ArgumentError for another network, or one that has been trained on what is now held out."""
+    if started.model != config.model:
+        raise ArgumentError(f"--start {config.start} holds {started.model}; expected the same network, {config.model}")
+    if started.data_sha256 != config.data_sha256:
+        return
+    theirs, ours = ((of.seed, held_out_count(images, of.recipe.held_out)) for of in (started, config))
+    if theirs != ours:
+        raise ArgumentError(
+            f"--seed is {ours[0]} and {ours[1]} images are held out, but --start {config.start} held out {theirs[1]} "
+            f"with seed {theirs[0]}, and was trained on others; expected --seed {theirs[0]} --held-out {theirs[1]}"
+        )

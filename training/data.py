@@ -81,13 +81,14 @@ def load_images(
     return ImageData(pixels, torch.from_numpy(opened.labels), opened.classes)
 
 
-def hold_out(data: ImageData, count: int | None, seed: int) -> tuple[ImageData, ImageData]:
-    """Split off `count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order.
+def held_out_count(data: ImageData, count: int | None) -> int:
+    """`count`, or by default as many as `HELD_OUT`, or a tenth of the data where that is less."""
+    return min(HELD_OUT, max(1, len(data) // 10)) if count is None else count
 
-    By default as many as `HELD_OUT`, or a tenth of the data where that is less.
-    """
-    if count is None:
-        count = min(HELD_OUT, max(1, len(data) // 10))
+
+def hold_out(data: ImageData, count: int | None, seed: int) -> tuple[ImageData, ImageData]:
+    """Split off `held_out_count` images drawn with `seed`: (the rest, the held-out ones), both in a fixed order."""
+    count = held_out_count(data, count)
     if not 0 < count < len(data):
         raise DataError(
             f"cannot hold out {count} of {len(data)} training images for validation; "

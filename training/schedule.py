@@ -46,6 +46,8 @@ def attack_steps(recipe: Recipe, history: History) -> int:
     steps = 1
     accuracies: list[float] = []
     for record in history:
+        if _is_natural(recipe, record):
+            continue
         accuracies.append(record["validation_curriculum_accuracy"])
         if is_stale(accuracies, recipe.curriculum):
             steps, accuracies = min(steps + 1, recipe.pgd_steps), []
@@ -53,11 +55,19 @@ def attack_steps(recipe: Recipe, history: History) -> int:
 
 
 def has_ended(recipe: Recipe, history: History) -> bool:
-    """Whether the run is over: all epochs done, or no better validation accuracy for `patience` epochs."""
+    """Whether the run is over: all epochs done, or no better validation accuracy for `patience` epochs.
+
+    Epochs of smaller or of clean images come before those that count.
+    """
     if len(history) >= recipe.epochs:
         return True
     judge = judged_by(recipe)
-    return recipe.patience is not None and is_stale([record[judge] for record in history], recipe.patience)
+    epochs = [record for record in history if recipe.scale(record["epoch"]) == 1 and not _is_natural(recipe, record)]
+    return recipe.patience is not None and is_stale([record[judge] for record in epochs], recipe.patience)
+
+
+def _is_natural(recipe: Recipe, record: Mapping[str, Any]) -> bool:
+    return recipe.is_natural(record["epoch"])
 
 
 def judged_by(recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from training.accuracy import frozen
 from training.augmentation import augment
 from training.awp import perturbed_weights
 from training.batches import Data, shuffled_batches
-from training.checkpoint import RunConfig, RunFolder
+from training.checkpoint import CheckpointError, RunConfig, RunFolder
 from training.craft import craft
 from training.device import Device
 from training.processes import Processes
@@ -50,6 +50,11 @@ def train(
     state = State.create(config, device, processes)
     done = state.restore(folder)
     history = folder.history()[:done]
+    if len(history) < done:
+        raise CheckpointError(
+            f"{folder.path} holds the state after epoch {done}, but a history of {len(history)}; expected "
+            "history.jsonl with all of them, as the run wrote it"
+        )
     if processes.is_first:
         folder.drop_history_after(done)
     if done == 0 and config.start is not None:
