@@ -39,8 +39,12 @@ class Queue:
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         left = deque(chains)
         with ThreadPoolExecutor(self.together) as pool:
-            for worker in [pool.submit(self._work, left, until, tell) for _ in range(self.together)]:
-                worker.result()
+            try:
+                for worker in [pool.submit(self._work, left, until, tell) for _ in range(self.together)]:
+                    worker.result()
+            except BaseException:  # Ctrl-C stops the running jobs, and none is to take their place
+                left.clear()
+                raise
 
     def is_done(self, job: Job) -> bool:
         return (self.folder / "done" / job.name).exists()
