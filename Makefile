@@ -5,12 +5,14 @@ VENV ?= .venv
 HOST := 127.0.0.1
 PORT := 3000
 BIN := $(VENV)/bin
+# where nothing says which model, the one that ships: a second one would leave that open
+MODEL := $(if $(FSR_MODEL)$(FSR_MODELS)$(FSR_SETTINGS),,FSR_MODEL=cifar10-fsr)
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 
 .PHONY: serve test test-slow test-system format clean
 
 serve: $(VENV)/serve.installed  ## start the server with the greatest version of the model that ships
-	BENTOML_DO_NOT_TRACK=1 $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
+	BENTOML_DO_NOT_TRACK=1 $(MODEL) $(BIN)/bentoml serve --host $(HOST) --port $(PORT)
 
 test: $(VENV)/dev.installed  ## lint, types and the fast test suite
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ import sys
 try:
     from export.command import main
 except ModuleNotFoundError as missing:
-    sys.exit(f"python -m export needs {missing.name}; install it with: pip install 'fsr-serve[export]'")
+    sys.exit(f"python -m export needs {missing.name}; install it with: pip install '.[export]'")
 
 if __name__ == "__main__":
     main()

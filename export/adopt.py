@@ -6,5 +6,5 @@ if __name__ == "__main__":
     try:
         from export.adoption import main
     except ModuleNotFoundError as missing:
-        sys.exit(f"python -m export.adopt needs {missing.name}; install it with: pip install 'fsr-serve[export]'")
+        sys.exit(f"python -m export.adopt needs {missing.name}; install it with: pip install '.[export]'")
     main()

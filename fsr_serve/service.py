@@ -18,6 +18,9 @@ from fsr_serve.settings import load_settings
 from fsr_serve.shared_metrics import share_metrics
 from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
 
+FOLDER = os.getcwd()
+"""Where the workers will run: BentoML is in a bento's `src` while it imports this file, and leaves it afterwards."""
+
 
 def _workers() -> int:
     """BentoML wants the number of workers when this file is imported."""
@@ -43,7 +46,7 @@ class FsrServe:
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
         os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
-        trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], check=False)
+        trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], cwd=FOLDER, check=False)
         if trial.returncode != 0:
             sys.exit(trial.returncode)
 

@@ -70,8 +70,7 @@ def _open_vino(path: Path, precision: Precision, threads: int | None) -> Session
         from fsr_serve.openvino_session import OpenVinoModel
     except ModuleNotFoundError as error:
         raise DeviceError(
-            f"FSR_RUNTIME is 'openvino' but {error.name} is not installed. "
-            "Install it with: pip install 'fsr-serve[openvino]'"
+            f"FSR_RUNTIME is 'openvino' but {error.name} is not installed. Install it with: pip install '.[openvino]'"
         ) from error
     return OpenVinoModel(path, precision=precision, threads=threads)
 

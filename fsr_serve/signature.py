@@ -59,6 +59,6 @@ def _library() -> Any:
         import model_signing
     except ModuleNotFoundError as error:
         raise SignatureError(
-            f"signatures need {error.name}, which is not installed. Install it with: pip install 'fsr-serve[signing]'"
+            f"signatures need {error.name}, which is not installed. Install it with: pip install '.[signing]'"
         ) from error
     return model_signing

@@ -55,7 +55,7 @@ def test_a_missing_extra_is_named(module, extra):
     code = f"{hide_torch} runpy.run_module({module!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == f"python -m {module} needs torch; install it with: pip install 'fsr-serve[{extra}]'\n"
+    assert done.stderr == f"python -m {module} needs torch; install it with: pip install '.[{extra}]'\n"
 
 
 @pytest.mark.parametrize(

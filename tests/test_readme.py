@@ -1,4 +1,4 @@
-"""The README's commands, run as they stand there, on a small data set."""
+"""The README's commands, run as they stand there, on a small data set in place of `cifar10`."""
 
 import json
 import os
@@ -30,12 +30,11 @@ def test_the_readme_opens_with_the_two_commands():
 
 def test_training_evaluating_exporting_and_serving_work_one_after_the_other(tiny_data, tmp_path):
     train, evaluate, export, verify, serve = commands("python -m training")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "cifar10").symlink_to(tiny_data)
     shutil.copy(ROOT / "bentofile.yaml", tmp_path)
 
     def run(command, *smaller):
-        python, *arguments = command.split()
+        words = [str(tiny_data) if word == "cifar10" else word for word in command.split()]
+        python, *arguments = words
         assert python == "python"
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(

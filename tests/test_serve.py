@@ -46,12 +46,19 @@ def serving(models, home, log, **settings):
 @contextmanager
 def running(models, home, log, **settings):
     """Base address and process of a server that is ready."""
+    command = [sys.executable, "-m", "bentoml", "serve"]
+    with started(command, ROOT, environment(models, home, **settings), log) as (address, process):
+        yield address, process
+
+
+@contextmanager
+def started(command, folder, environment, log):
+    """Base address and process of a server that `command` starts in `folder`, when it is ready."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "bentoml", "serve", "--port", str(port)]
     with log.open("w") as output:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=environment(models, home, **settings), stdout=output, stderr=subprocess.STDOUT
+            [*command, "--port", str(port)], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
         )
     try:
         address = f"http://127.0.0.1:{port}"

@@ -1,4 +1,7 @@
-"""Encoded pictures -> RGB of the size that the network takes, with the pixels that the server makes of them."""
+"""Encoded pictures -> RGB of the size that the network takes, with the pixels that the server makes of them.
+
+This holds for pictures of 8 bits a channel without transparency, which is dropped here; the server lays it over white.
+"""
 
 import io
 from collections.abc import Mapping

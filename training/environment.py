@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ PACKAGES = ("fsr-serve", "torch", "numpy", "datasets", "pillow")
 
 
 def environment(device: Device, processes: Processes) -> dict[str, Any]:
-    """As JSON values; `commit` is None outside a checkout, and ends in + where files differ from it."""
+    """As JSON values; `commit` is None outside a checkout, and ends in + where files differ from it.
+
+    The version of a package that is not installed, as ours where its files are only copied, is None.
+    """
     return {
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
@@ -27,6 +30,13 @@ def environment(device: Device, processes: Processes) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "format": str(device.dtype).removeprefix("torch."),
     }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
 
 
 def _commit() -> str | None:

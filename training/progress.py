@@ -68,7 +68,7 @@ def tensorboard(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], N
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError as missing:
         raise ArgumentError(
-            "--tensorboard needs tensorboard; install it with: pip install 'fsr-serve[tensorboard]'"
+            "--tensorboard needs tensorboard; install it with: pip install '.[tensorboard]'"
         ) from missing
 
     with SummaryWriter(folder / "tensorboard") as writer:

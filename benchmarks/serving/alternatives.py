@@ -53,7 +53,7 @@ def this_server(version: Path, threads: int, name: str = "this server", **settin
 def peers(version: Path, threads: int) -> list[Alternative]:
     """BentoML's idiom, LitServe and the floor. Raises BenchmarkError where one is not installed."""
     if find_spec("litserve") is None:
-        raise BenchmarkError("litserve is not installed; install it with: pip install 'fsr-serve[benchmarks]'")
+        raise BenchmarkError("litserve is not installed; install it with: pip install '.[benchmarks]'")
     environment = {"BENCHMARK_MODEL": str(version.absolute()), "BENCHMARK_THREADS": str(threads)}
     floor = ("-m", "uvicorn", f"{PEERS}.floor:app", "--port", PORT, "--no-access-log", "--log-level", "warning")
     return [

@@ -2,11 +2,11 @@
 
 import asyncio
 import json
-from importlib.metadata import version
 
 import numpy as np
 from starlette.responses import JSONResponse, Response
 
+from fsr_serve import __version__
 from fsr_serve.artifact import IMAGES, LOGITS
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
@@ -23,7 +23,7 @@ EXTENSIONS = ["binary_tensor_data", "classification"]
 
 
 async def server_metadata(request: ServedRequest) -> Response:
-    answer: ServerMetadata = {"name": "fsr-serve", "version": version("fsr-serve"), "extensions": EXTENSIONS}
+    answer: ServerMetadata = {"name": "fsr-serve", "version": __version__, "extensions": EXTENSIONS}
     return JSONResponse(answer)
 
 

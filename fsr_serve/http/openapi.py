@@ -1,12 +1,11 @@
 """GET /openapi.json: what every route takes and answers, made of the types that the handlers use."""
 
 from functools import cache
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from fsr_serve import schemas
+from fsr_serve import __version__, schemas
 from fsr_serve.http.admin import LoadRequest
 from fsr_serve.http.body import IMAGE_TYPES
 from fsr_serve.http.open_inference import JSON_BYTES_HEADER
@@ -72,7 +71,7 @@ def document() -> Json:
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "fsr-serve", "version": version("fsr-serve"), "license": {"name": "MIT"}},
+        "info": {"title": "fsr-serve", "version": __version__, "license": {"name": "MIT"}},
         "paths": {**_classify(), **_open_inference(), **_admin(), **_health()},
         "components": {
             "schemas": definitions["$defs"],

@@ -23,7 +23,7 @@ def main() -> None:
     try:
         command = import_module(COMMANDS.get(name, "training.evaluation.command"))
     except ModuleNotFoundError as missing:
-        sys.exit(f"python -m training.evaluation needs {missing.name}; install it with: pip install 'fsr-serve[train]'")
+        sys.exit(f"python -m training.evaluation needs {missing.name}; install it with: pip install '.[train]'")
     command.main()
 
 
