@@ -13,6 +13,7 @@ from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
+from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
 from fsr_serve.settings import load_settings
 from fsr_serve.shared_metrics import share_metrics
@@ -71,8 +72,12 @@ class FsrServe:
         classifier = self.server.classifier
         stages = Stages(self.server.metrics)
         top_k = min(DEFAULT_TOP_K, len(classifier.classes))
-        timeout_seconds = self.server.settings.request_timeout_ms / 1000
-        (result,) = asyncio.run(classifier.classify([image], top_k, stages, timeout_seconds))
+
+        async def answer() -> list[Prediction | RequestError]:
+            deadline = asyncio.get_running_loop().time() + self.server.settings.request_timeout_ms / 1000
+            return await classifier.classify([image], top_k, stages, deadline)
+
+        (result,) = asyncio.run(answer())
         if isinstance(result, RequestError):
             raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}
