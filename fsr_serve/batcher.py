@@ -152,7 +152,8 @@ class Batcher:
     @property
     def running_seconds(self) -> float:
         """Since when the session has been busy with one batch; 0 when it is idle."""
-        return perf_counter() - self._busy_since if self._busy_since else 0.0
+        busy_since = self._busy_since  # read once: the batch may end in its thread meanwhile
+        return perf_counter() - busy_since if busy_since else 0.0
 
     def close(self) -> None:
         """Refuse what comes from now on; what was admitted is still answered."""
@@ -266,6 +267,8 @@ class Batcher:
         finally:
             self._busy_since = 0.0
         self.batch_time.observe(len(images), perf_counter() - started)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("the session answered with logits that are not finite; expected numbers")
         ends = np.cumsum([part.stop - part.start for part in wanted])
         self.metrics.batch_images.observe(ends[-1])
         self.metrics.padding_images.inc(len(images) - ends[-1])
