@@ -52,7 +52,7 @@ class Classifier:
         self.batcher = Batcher(session, limits, metrics)
         self._checked_at = -math.inf
         self._problem: str | None = None
-        self._decoders = Decoders()
+        self._decoders = Decoders(settings.cores)
 
     @property
     def engine(self) -> Engine:
