@@ -34,7 +34,6 @@ def _workers() -> int:
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
-    traffic={"timeout": 120},  # above READ_SECONDS and the longest deadline together
     tracing={"excluded_urls": "."},  # every one: its instruments keep raw paths for good, 5 kB for each
 )
 class FsrServe:
@@ -43,6 +42,7 @@ class FsrServe:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
+        os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it BentoML does not start a worker again that died
         os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
         trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], check=False)
         if trial.returncode != 0:
