@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fsr_serve.batch_time import BatchTime
-from fsr_serve.errors import RequestError
+from fsr_serve.errors import RejectedError
 from fsr_serve.metrics import Metrics
 from fsr_serve.preprocessing import Images, to_floats
 from fsr_serve.session import Floats, Session
@@ -92,7 +92,7 @@ class Batcher:
     async def submit(self, images: Images, deadline: float) -> Answered:
         """The logits of images (n, 3, h, w): uint8, or float32 in [0, 1].
 
-        `deadline` is a time of the running loop. Raises RequestError: 429 `queue_full` or `deadline_unreachable`, 503
+        `deadline` is a time of the running loop. Raises RejectedError: 429 `queue_full` or `deadline_unreachable`, 503
         `draining`, 504 `deadline_exceeded`. Cancelling the call takes its images out of the queue.
         """
         loop = asyncio.get_running_loop()
@@ -114,12 +114,12 @@ class Batcher:
     def admit(self, count: int, deadline: float, decode_seconds: float = 0.0) -> None:
         """Raise as `submit` would for `count` images that are decoded in so many seconds."""
         if self._is_closed:
-            raise self._rejection(503, "draining", "the server is stopping; ask another one")
+            raise RejectedError(503, "draining", "the server is stopping; ask another one")
         waiting = self._queue_images + self._arriving_images
         ahead = waiting + sum(self._running.values())
         if waiting + count > self.limits.queue_images:
             message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
-            raise self._rejection(429, "queue_full", message, max(decode_seconds, self._predict(ahead)))
+            raise _come_back("queue_full", message, max(decode_seconds, self._predict(ahead)))
         if not ahead:
             return  # an idle server always tries, or a wrong estimate would never mend
         remaining = deadline - asyncio.get_running_loop().time()
@@ -128,7 +128,7 @@ class Batcher:
             finish = max(finish, decode_seconds + self._predict(count))
         if finish > remaining:
             message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining:.3f}"
-            raise self._rejection(429, "deadline_unreachable", message, max(decode_seconds, self._predict(ahead)))
+            raise _come_back("deadline_unreachable", message, max(decode_seconds, self._predict(ahead)))
 
     @asynccontextmanager
     async def arriving(self, count: int, deadline: float, decode_seconds: float = 0.0) -> AsyncIterator[None]:
@@ -142,7 +142,7 @@ class Batcher:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
-            raise self._expiry() from error
+            raise _expiry() from error
         except asyncio.CancelledError:
             self.metrics.cancelled.inc()
             raise
@@ -152,7 +152,8 @@ class Batcher:
     @property
     def running_seconds(self) -> float:
         """Since when the session has been busy with one batch; 0 when it is idle."""
-        return perf_counter() - self._busy_since if self._busy_since else 0.0
+        busy_since = self._busy_since  # read once: the batch may end in its thread meanwhile
+        return perf_counter() - busy_since if busy_since else 0.0
 
     def close(self) -> None:
         """Refuse what comes from now on; what was admitted is still answered."""
@@ -161,18 +162,9 @@ class Batcher:
     def _predict(self, images: int) -> float:
         return self.batch_time.predict(images, self.limits.batch_images)
 
-    def _rejection(self, status: int, code: str, message: str, retry_after: float | None = None) -> RequestError:
-        """`retry_after` in seconds."""
-        self.metrics.rejected.labels(code).inc()
-        seconds = None if retry_after is None else max(1, math.ceil(retry_after))
-        return RequestError(status, code, message, retry_after_seconds=seconds)
-
-    def _expiry(self) -> RequestError:
-        return self._rejection(504, "deadline_exceeded", "the deadline passed before the images were classified")
-
     def _expire(self, job: _Job) -> None:
         if not job.answer.done():
-            job.answer.set_exception(self._expiry())
+            job.answer.set_exception(_expiry())
         self._forget(job)
 
     def _forget(self, job: _Job) -> None:
@@ -266,6 +258,8 @@ class Batcher:
         finally:
             self._busy_since = 0.0
         self.batch_time.observe(len(images), perf_counter() - started)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("the session answered with logits that are not finite; expected numbers")
         ends = np.cumsum([part.stop - part.start for part in wanted])
         self.metrics.batch_images.observe(ends[-1])
         self.metrics.padding_images.inc(len(images) - ends[-1])
@@ -276,3 +270,11 @@ class Batcher:
         count = sum(part.stop - part.start for part in parts)
         padded = min((size for size in self.limits.ladder if size >= count), default=count)
         return to_floats([part.images for part in parts], padded)
+
+
+def _come_back(code: str, message: str, seconds: float) -> RejectedError:
+    return RejectedError(429, code, message, retry_after_seconds=max(1, math.ceil(seconds)))
+
+
+def _expiry() -> RejectedError:
+    return RejectedError(504, "deadline_exceeded", "the deadline passed before the images were classified")

@@ -29,6 +29,7 @@ CANARY_TOLERANCE = 0.05
 
 
 Decoded = TypeVar("Decoded")
+Parsed = TypeVar("Parsed")
 
 
 class Classifier:
@@ -51,7 +52,7 @@ class Classifier:
         self.batcher = Batcher(session, limits, metrics)
         self._checked_at = -math.inf
         self._problem: str | None = None
-        self._decoders = Decoders()
+        self._decoders = Decoders(settings.cores)
 
     @property
     def engine(self) -> Engine:
@@ -111,14 +112,23 @@ class Classifier:
             return "the session's answers have changed since the start"
         return None
 
+    async def parse(self, parse: Callable[[], Parsed], deadline: float) -> Parsed:
+        """What `parse` makes of a body, in a thread: the loop serves others meanwhile.
+
+        Raises RequestError when not even one image would be admitted, having parsed nothing, and when the deadline
+        passes.
+        """
+        async with self.batcher.arriving(1, deadline):
+            return await asyncio.to_thread(parse)
+
     async def classify(
-        self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages, timeout_seconds: float
+        self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages, deadline: float
     ) -> list[Prediction | RequestError]:
         """One result per image, in order; an image that cannot be read becomes the error that says why.
 
-        Raises RequestError when the request as a whole is not admitted or not done in time.
+        `deadline` is a time of the running loop. Raises RequestError when the request as a whole is not admitted or
+        not done in time.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
         decoded = await self.decode(encoded, stages, deadline)
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:

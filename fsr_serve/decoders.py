@@ -1,7 +1,6 @@
 """Threads that decode, and how long what is given to them takes."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
@@ -14,10 +13,10 @@ Result = TypeVar("Result")
 
 
 class Decoders:
-    """A thread per core: more would not decode faster, only hold more images in memory."""
+    """A thread for each of a worker's cores: more would not decode faster, only hold more images in memory."""
 
-    def __init__(self, threads: int | None = None) -> None:
-        self._threads = threads or os.cpu_count() or 1
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._pool = ThreadPoolExecutor(self._threads, "decode")
         self._lock = Lock()
         self._left = 0

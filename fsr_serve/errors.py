@@ -8,6 +8,7 @@ FsrError
 │   ├── StateError          the file that says which version is wanted cannot be read or written
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
 └── RequestError            a request, or one image of it, is refused: HTTP status, code, message
+    └── RejectedError       it is not admitted to the queue, or not done in time
 """
 
 
@@ -48,3 +49,7 @@ class RequestError(FsrError):
         self.status = status
         self.code = code
         self.message = message
+
+
+class RejectedError(RequestError):
+    """A request that is not admitted to the queue, or not done in time."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fsr_serve.errors import RequestError, SettingsError
 
@@ -25,6 +25,9 @@ Scope = Literal["infer", "evidence", "admin", "metrics"]
 
 OPEN_WITHOUT_KEYS: tuple[Scope, ...] = ("infer", "metrics")
 
+OF_NOTHING = hashlib.sha256(b"").hexdigest()
+"""What `printf %s "$KEY" | sha256sum` says where KEY is not set."""
+
 
 class Key(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +35,16 @@ class Key(BaseModel):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     scopes: frozenset[Scope]
     requests_per_second: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+    @field_validator("sha256")
+    @classmethod
+    def _is_of_a_key(cls, digest: str) -> str:
+        if digest == OF_NOTHING:
+            raise ValueError(
+                "it is the hash of an empty text, which would let everybody in; set KEY and make the hash again with "
+                'printf %s "$KEY" | sha256sum'
+            )
+        return digest
 
 
 class _KeyFile(BaseModel):
@@ -99,7 +112,8 @@ class Keys:
 
     def _find(self, authorization: str) -> str | None:
         scheme, _, given = authorization.partition(" ")
-        digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).hexdigest()
+        # latin-1 gives back the bytes that were sent, as HTTP's headers are decoded with it
+        digest = hashlib.sha256(given.encode("latin-1").strip()).hexdigest()
         # every key is compared, so that time tells nothing about which one matched
         found = [name for name, key in self._keys.items() if hmac.compare_digest(key.sha256, digest)]
         return found[0] if found and scheme.lower() == "bearer" else None

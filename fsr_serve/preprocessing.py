@@ -22,6 +22,9 @@ QUICK_BYTES = 16_384
 QUICK_PIXELS = 4096
 """Up to so many an image takes about 0.2 ms to decode, and handing it to a thread and back more than that."""
 
+COMPRESSED_NOTES = (b"zTXt", b"iTXt", b"iCCP")
+"""PNG's chunks that Pillow inflates, to up to 1 MiB each, when it opens a file."""
+
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -77,6 +80,8 @@ def decode_if_quick(
     is_small = preprocessing.height * preprocessing.width <= QUICK_PIXELS
     if is_small and (plain := _plain(encoded, preprocessing, max_bytes, budget)) is not None:
         return plain
+    if any(name in encoded for name in COMPRESSED_NOTES):
+        return None
     before = budget.left
     image = _open(encoded, max_bytes, budget)
     if image.width * image.height > QUICK_PIXELS:

@@ -13,6 +13,7 @@ from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
+from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
 from fsr_serve.settings import load_settings
 from fsr_serve.shared_metrics import share_metrics
@@ -36,7 +37,6 @@ def _workers() -> int:
     http={"host": "127.0.0.1", "port": 3000},
     metrics={"enabled": False},  # BentoML labels them with raw paths, without bound
     logging={"access": {"enabled": False}},
-    traffic={"timeout": 120},  # above READ_SECONDS and the longest deadline together
     tracing={"excluded_urls": "."},  # every one: its instruments keep raw paths for good, 5 kB for each
 )
 class FsrServe:
@@ -45,6 +45,7 @@ class FsrServe:
     @bentoml.on_deployment  # type: ignore[untyped-decorator]
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
+        os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it BentoML does not start a worker again that died
         os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
         trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], cwd=FOLDER, check=False)
         if trial.returncode != 0:
@@ -74,8 +75,12 @@ class FsrServe:
         classifier = self.server.classifier
         stages = Stages(self.server.metrics)
         top_k = min(DEFAULT_TOP_K, len(classifier.classes))
-        timeout_seconds = self.server.settings.request_timeout_ms / 1000
-        (result,) = asyncio.run(classifier.classify([image], top_k, stages, timeout_seconds))
+
+        async def answer() -> list[Prediction | RequestError]:
+            deadline = asyncio.get_running_loop().time() + self.server.settings.request_timeout_ms / 1000
+            return await classifier.classify([image], top_k, stages, deadline)
+
+        (result,) = asyncio.run(answer())
         if isinstance(result, RequestError):
             raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}

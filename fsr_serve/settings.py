@@ -73,11 +73,16 @@ class Settings(BaseSettings):
         return self.state or self.models / ".state"
 
     @property
+    def cores(self) -> int:
+        """Of one worker: those that the server may run on, shared among the workers; at least one."""
+        has_affinity = hasattr(os, "sched_getaffinity")  # not everywhere
+        usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+        return max(1, usable // self.workers)
+
+    @property
     def session_threads(self) -> int | None:
         """Of one worker's session; None for all cores."""
-        if self.threads is not None or self.workers == 1:
-            return self.threads
-        return max(1, (os.cpu_count() or 1) // self.workers)
+        return self.cores if self.threads is None and self.workers > 1 else self.threads
 
     @classmethod
     def settings_customise_sources(

@@ -13,7 +13,7 @@ from fsr_serve.errors import RequestError
 from fsr_serve.metrics import Metrics
 
 LIMITS = BatchLimits(batch_images=4, queue_images=8)
-POISON = 99
+POISON, OVERFLOW = 99, 98
 
 
 class Paced:
@@ -32,6 +32,7 @@ class Paced:
         self.permits.acquire()
         if POISON in values:
             raise ValueError("poison")
+        values[values == OVERFLOW] = np.inf
         return np.stack([values, -values], axis=1).astype(np.float32)
 
     async def has_started(self):

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from batching import POISON, ask, in_a_loop, settle, waiting
+from batching import OVERFLOW, POISON, ask, in_a_loop, settle, waiting
 
 from fsr_serve.batcher import Batcher, BatchLimits
 from fsr_serve.metrics import Metrics
@@ -55,14 +55,18 @@ async def test_the_second_slot_takes_a_full_batch_only(batcher, session, registr
     assert session.batches == [[1], [2, 3, 4, 5], [10, 11, 12, 13], [14]]
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [(POISON, ValueError, "poison"), (OVERFLOW, FloatingPointError, "logits that are not finite")],
+)
 @in_a_loop
-async def test_one_bad_item_fails_alone(batcher, session):
+async def test_one_bad_item_fails_alone(batcher, session, value, error, message):
     running = ask(batcher, 1)
     await session.has_started()
-    good, bad, other = ask(batcher, 2), ask(batcher, POISON), ask(batcher, 4)
+    good, bad, other = ask(batcher, 2), ask(batcher, value), ask(batcher, 4)
     await settle()
     session.let_go()
-    with pytest.raises(ValueError, match="poison"):
+    with pytest.raises(error, match=message):
         await bad
     assert [(await request).logits[0, 0] for request in (running, good, other)] == [1, 2, 4]
 
@@ -85,3 +89,13 @@ async def test_the_metrics_say_why_batches_started(batcher, session, registry):
     assert registry.get_sample_value("fsr_batches_total", {"reason": "full"}) == 1
     assert registry.get_sample_value("fsr_batches_total", {"reason": "idle"}) == 1
     assert waiting(registry) == 0
+
+
+def test_a_batch_that_ends_while_it_is_looked_at_has_not_run_since_the_clock_began(batcher, monkeypatch):
+    def clock():
+        batcher._busy_since = 0.0  # its thread ends it now
+        return 100.0
+
+    batcher._busy_since = 99.0
+    monkeypatch.setattr("fsr_serve.batcher.perf_counter", clock)
+    assert batcher.running_seconds == 1

@@ -2,12 +2,16 @@
 
 import asyncio
 import threading
+from types import SimpleNamespace
 
 import pytest
 from batching import ask, in_a_loop, refusal, settle
 
+from fsr_serve.classifier import Classifier
 from fsr_serve.decoders import Decoders
 from fsr_serve.errors import RequestError
+from fsr_serve.metrics import Metrics
+from fsr_serve.settings import Settings
 
 
 @pytest.fixture
@@ -15,6 +19,12 @@ def gate():
     gate = threading.Event()
     yield gate
     gate.set()
+
+
+def test_a_worker_decodes_in_as_many_threads_as_it_has_cores(session, registry, monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    version = SimpleNamespace(name="colours", version=1, sha256="")
+    assert Classifier(version, session, Settings(workers=2), Metrics(registry))._decoders._threads == 3
 
 
 @in_a_loop

@@ -17,10 +17,13 @@ RED = picture("red")
 PNG = {"Content-Type": "image/png"}
 
 
+def hash_of(secret):
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
 def entry(name, *scopes, **more):
     """A key whose secret is its name."""
-    digest = hashlib.sha256(name.encode()).hexdigest()
-    lines = [f"[keys.{name}]", f'sha256 = "{digest}"', f"scopes = {list(scopes)}"]
+    lines = [f"[keys.{name}]", f'sha256 = "{hash_of(name)}"', f"scopes = {list(scopes)}"]
     return "\n".join([*lines, *(f"{key} = {value}" for key, value in more.items())]) + "\n"
 
 
@@ -56,9 +59,17 @@ def test_a_key_is_for_its_scopes_only(path, secret, allowed):
         assert outcome(keys, secret, scope) == (200 if scope in allowed else 403)
 
 
-@pytest.mark.parametrize("secret", [None, "", "Shop", "shop2", "\udcff", hashlib.sha256(b"shop").hexdigest()])
+@pytest.mark.parametrize("secret", [None, "", "Shop", "shop2", "\xff", hash_of("shop")])
 def test_no_other_text_is_a_key(path, secret):
     assert outcome(Keys(path), secret, "infer") == 401
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_key_is_the_bytes_that_its_hash_was_made_of(path, encoding):
+    sent = "clé à".encode(encoding)
+    path.write_text(entry("shop", "infer").replace(hash_of("shop"), hashlib.sha256(sent).hexdigest()))
+    assert outcome(Keys(path), sent.decode("latin-1"), "infer") == 200
+    assert outcome(Keys(path), sent[:-1].decode("latin-1"), "infer") == 401
 
 
 def test_a_key_counts_only_as_a_bearer(path):
@@ -101,6 +112,7 @@ BAD = {
     "no keys": ("", "keys: Field required"),
     "unknown scope": (entry("shop", "classify"), "'infer', 'evidence', 'admin' or 'metrics'"),
     "a secret instead of its hash": ('[keys.shop]\nsha256 = "shop"\nscopes = []\n', "sha256: String should match"),
+    "hash of nothing": (entry("shop").replace(hash_of("shop"), hash_of("")), "hash of an empty text.*set KEY"),
     "unknown setting": (entry("shop", "infer", rate=3), "rate: Extra inputs"),
     "rate of zero": (entry("shop", "infer", requests_per_second=0), "greater than 0"),
 }

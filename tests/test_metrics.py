@@ -3,7 +3,10 @@
 from conftest import as_form, as_json, picture
 from prometheus_client.parser import text_string_to_metric_families
 
+from fsr_serve.batcher import BatchLimits
+
 RED, GREEN = picture("red"), picture("green")
+CODES = ("method_not_allowed", "not_found", "draining", "unknown_key")
 
 
 def samples(client):
@@ -40,8 +43,32 @@ def test_metrics_count_requests_images_errors_and_time(client, server):
     assert after[("fsr_model_info", *sorted(["colours", "1", version.sha256, "onnxruntime", "cpu", "f32"]))] == 1
 
 
-def test_scanning_for_paths_leaves_no_trace_in_the_metrics(client):
-    before = len(samples(client))
+def test_scanning_for_paths_leaves_one_number_in_the_metrics(client):
+    client.get("/admin.php")
+    before = samples(client)
     for index in range(50):
         client.get(f"/admin{index}.php")
-    assert len(samples(client)) == before
+    after = samples(client)
+    assert len(after) == len(before)
+    assert after["fsr_errors_total", "not_found"] == before["fsr_errors_total", "not_found"] + 50 == 51
+
+
+def test_every_refusal_is_counted_by_its_code(client, server):
+    client.get("/classify")
+    client.get("/v2/nothing")
+    server.lifecycle.is_draining = True
+    for path in ("/readyz", "/v2/health/ready"):
+        client.get(path)
+    server.keys._path, server.keys._refresh = "keys.toml", lambda path: None
+    client.get("/metrics")
+    counted = {code: server.metrics.errors.labels(code)._value.get() for code in CODES}
+    assert counted == {"method_not_allowed": 1, "not_found": 1, "draining": 2, "unknown_key": 1}
+
+
+def test_what_clients_asked_for_is_rejected_and_not_the_image_of_readiness(client, server):
+    server.classifier.batcher.limits = BatchLimits(batch_images=1, queue_images=0)
+    assert client.get("/readyz").status_code == 200
+    assert ("fsr_rejected_total", "queue_full") not in samples(client)
+    client.post("/classify", content=RED, headers={"Content-Type": "image/png"})
+    client.post("/v2/models/colours/infer", content=b"{}")
+    assert samples(client)["fsr_rejected_total", "queue_full"] == 2

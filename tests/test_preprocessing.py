@@ -12,12 +12,12 @@ import pytest
 from conftest import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 from test_serve import ROOT
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
-from fsr_serve.preprocessing import PixelBudget, decode, to_floats
+from fsr_serve.preprocessing import PixelBudget, decode, decode_if_quick, to_floats
 
 SIZE = Preprocessing(height=32, width=32)
 
@@ -134,6 +134,25 @@ def test_a_request_has_one_pixel_budget_for_all_its_images():
     decode(file, SIZE, max_bytes=10**6, budget=budget)
     with pytest.raises(RequestError, match="32x32 pixels; at most 1023 are accepted in what is left to this request"):
         decode(file, SIZE, max_bytes=10**6, budget=budget)
+
+
+def with_note(kind):
+    notes = PngImagePlugin.PngInfo()
+    if kind == "zTXt":
+        notes.add_text("Comment", "a" * 10**6, zip=True)
+    if kind == "iTXt":
+        notes.add_itxt("Comment", "a" * 10**6, zip=True)
+    profile = {"icc_profile": b"a" * 10**6} if kind == "iCCP" else {}
+    return encoded(noise(32, 32), pnginfo=notes, **profile)
+
+
+@pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
+def test_notes_that_pillow_would_inflate_are_left_to_a_thread(kind):
+    budget = PixelBudget(1024, 1024)
+    assert decode_if_quick(with_note(kind), SIZE, max_bytes=10**6, budget=budget) is None
+    assert budget.left == 1024
+    assert np.array_equal(pixels(with_note(kind)), pixels(with_note(None)))
+    assert decode_if_quick(with_note(None), SIZE, max_bytes=10**6, budget=budget) is not None
 
 
 def test_a_jpeg_of_very_many_scans_is_refused():

@@ -11,13 +11,16 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import bentoml
 import httpx
 import pytest
+from bentoml.serving import create_watcher, running_inside_container
 from conftest import CLASSES, picture
 
 from fsr_serve.session import has_cuda_driver
+from fsr_serve.workers import FOLDER_VARIABLE
 
 ROOT = Path(__file__).parent.parent
 RED = picture("red")
@@ -153,6 +156,17 @@ def test_the_api_can_be_called_in_process(models, monkeypatch):
     from fsr_serve.service import FsrServe
 
     assert FsrServe().classify(RED)["predictions"][0]["label"] in CLASSES
+
+
+def test_a_worker_that_dies_is_started_again_in_bentomls_containers_too(monkeypatch):
+    from fsr_serve.service import FsrServe
+
+    monkeypatch.setenv("BENTOML_CONTAINERIZED", "true")
+    monkeypatch.setenv(FOLDER_VARIABLE, "of this test")
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(returncode=0))
+    running_inside_container.cache_clear()
+    FsrServe.inner.check()
+    assert create_watcher("service", []).respawn
 
 
 def test_a_404_comes_from_the_router_and_leaves_no_series(address):

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from fsr_serve.errors import SettingsError
-from fsr_serve.settings import load_settings
+from fsr_serve.settings import Settings, load_settings
 
 
 @pytest.fixture
@@ -177,3 +177,10 @@ def test_a_file_that_cannot_be_read_is_refused(set_environment, tmp_path, monkey
 def test_settings_cannot_change():
     with pytest.raises(ValidationError, match="frozen"):
         load_settings().max_images = 5
+
+
+def test_the_workers_share_the_cores_that_the_server_may_run_on(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    found = [(Settings(workers=workers).cores, Settings(workers=workers).session_threads) for workers in (1, 2, 4, 16)]
+    assert found == [(6, None), (3, 3), (1, 1), (1, 1)]
+    assert Settings(workers=2, threads=5).session_threads == 5

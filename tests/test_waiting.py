@@ -1,12 +1,23 @@
-"""A client that leaves takes its work with it."""
+"""How long a request waits: to its deadline, and no longer than its client. What would not be admitted is not parsed."""
 
 import asyncio
 import threading
+from contextlib import asynccontextmanager
 
 import numpy as np
+import pytest
 from conftest import SIDE, picture
 
+from fsr_serve.batcher import BatchLimits
 from fsr_serve.http.app import create_app
+
+INFER = "/v2/models/colours/infer"
+JSON = {"Content-Type": "application/json"}
+PARSERS = {
+    "/classify": ("fsr_serve.http.body._json_images", b'{"image": ""}'),
+    INFER: ("fsr_serve.http.open_inference.parse", b'{"inputs": []}'),
+}
+"""What parses the body of each route, and a body."""
 
 
 class Held:
@@ -23,6 +34,61 @@ class Held:
         return np.zeros((len(images), 3), np.float32)
 
 
+@pytest.fixture(params=PARSERS)
+def held_parser(request, monkeypatch):
+    """A route, a body for it and two events: parsing has begun, and may end."""
+    name, body = PARSERS[request.param]
+    began, end = threading.Event(), threading.Event()
+
+    def parse(*arguments):
+        began.set()
+        end.wait(30)
+        raise AssertionError("this is parsed for nobody")
+
+    monkeypatch.setattr(name, parse)
+    yield request.param, body, began, end
+    end.set()
+
+
+def test_the_deadline_counts_from_when_the_body_has_been_read(client, server, held_parser):
+    route, body, _, _ = held_parser
+    response = client.post(route, content=body, headers={**JSON, "X-Request-Timeout-Ms": "50"})
+    assert response.status_code == 504
+    assert server.classifier.batcher._arriving_images == 0
+
+
+@pytest.mark.parametrize("route", PARSERS)
+def test_what_would_not_be_admitted_is_not_parsed(client, server, route):
+    batcher = server.classifier.batcher
+    limits, batcher.limits = batcher.limits, BatchLimits(batch_images=1, queue_images=0)
+    assert client.post(route, content=b"{", headers=JSON).status_code == 429
+    batcher.limits = limits
+    assert client.post(route, content=b"{", headers=JSON).status_code == 400
+    batcher.close()
+    assert client.post(route, content=b"{", headers=JSON).status_code == 503
+
+
+@asynccontextmanager
+async def asked(server, path, body, kind):
+    """A request on its way, the event that its client leaves, and what is sent to it."""
+    left, messages, sent = asyncio.Event(), [{"type": "http.request", "body": body}], []
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "http_version": "1.1"}
+    scope["headers"] = [(b"content-type", kind)]
+    request = asyncio.create_task(create_app(lambda: server)(scope, receive, send))
+    yield left, sent
+    await request
+
+
 def test_the_work_of_a_client_that_leaves_is_never_computed(server):
     async def observe():
         loop = asyncio.get_running_loop()
@@ -30,30 +96,29 @@ def test_the_work_of_a_client_that_leaves_is_never_computed(server):
         batcher.session = session = Held()
         first = asyncio.create_task(batcher.submit(np.zeros((1, 3, SIDE, SIDE), np.uint8), loop.time() + 60))
         await asyncio.to_thread(session.entered.wait)
-        left = asyncio.Event()
-        messages = [{"type": "http.request", "body": picture("red")}]
-        sent = []
-
-        async def receive():
-            if messages:
-                return messages.pop()
-            await left.wait()
-            return {"type": "http.disconnect"}
-
-        async def send(message):
-            sent.append(message)
-
-        scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "http_version": "1.1"}
-        scope["headers"] = [(b"content-type", b"image/png")]
-        request = asyncio.create_task(create_app(lambda: server)(scope, receive, send))
-        while server.metrics.queue_images._value.get() == 0:
-            await asyncio.sleep(0.001)
-        left.set()
-        await request
+        async with asked(server, "/classify", picture("red"), b"image/png") as (left, sent):
+            while server.metrics.queue_images._value.get() == 0:
+                await asyncio.sleep(0.001)
+            left.set()
         assert sent[0]["status"] == 499
         assert server.metrics.queue_images._value.get() == 0
         session.leave.set()
         await first
         assert session.images == 1
+
+    asyncio.run(asyncio.wait_for(observe(), 60))
+
+
+def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server, held_parser):
+    route, body, began, end = held_parser
+
+    async def observe():
+        async with asked(server, route, body, b"application/json") as (left, sent):
+            await asyncio.to_thread(began.wait)
+            left.set()
+        assert not end.is_set()
+        end.set()
+        assert sent[0]["status"] == 499
+        assert server.metrics.cancelled._value.get() == 1
 
     asyncio.run(asyncio.wait_for(observe(), 60))

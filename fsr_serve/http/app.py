@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fsr_serve.errors import RequestError
+from fsr_serve.errors import RejectedError, RequestError
 from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
 from fsr_serve.http.served_request import ServedRequest, plain_or_new
 from fsr_serve.keys import Scope as KeyScope
+from fsr_serve.metrics import Metrics
 from fsr_serve.schemas import Liveness, Readiness
 from fsr_serve.server import Server
 
@@ -121,20 +122,25 @@ class _Observed:
                 server.keys.authorize(request.header(b"authorization"), self._scope)
             response = await self._handler(request)
         except RequestError as error:
-            response = _refusal(request, error, self._shape)
+            response = self._refuse(request, error)
         except Exception:
             logger.exception("request %s failed", request.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
-            response = _refusal(request, failure, self._shape)
+            response = self._refuse(request, failure)
         response.headers["X-Request-ID"] = request.request_id
         server.metrics.requests(self._route, response.status_code).inc()
         server.metrics.request_duration(self._route).observe(perf_counter() - started)
         return response
 
+    def _refuse(self, request: ServedRequest, error: RequestError) -> Response:
+        _count(request.server.metrics, error)
+        return ErrorResponse(error, request.request_id, self._shape, body_ended=request.body_ended)
 
-def _refusal(request: ServedRequest, error: RequestError, shape: ErrorShape) -> Response:
-    request.server.metrics.errors.labels(error.code).inc()
-    return ErrorResponse(error, request.request_id, shape, body_ended=request.body_ended)
+
+def _count(metrics: Metrics, error: RequestError) -> None:
+    metrics.errors.labels(error.code).inc()
+    if isinstance(error, RejectedError):
+        metrics.rejected.labels(error.code).inc()
 
 
 async def _live(request: Request) -> Response:
@@ -164,6 +170,7 @@ async def _metrics(request: Request) -> Response:
 async def _refused(request: Request, error: Exception) -> Response:
     """What a handler that is not observed refuses."""
     assert isinstance(error, RequestError)
+    _count(request.app.state.server().metrics, error)
     return ErrorResponse(error, _request_id(request), detailed, body_ended=True)
 
 
@@ -173,6 +180,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     refusal = RequestError(error.status_code, code, message)
+    _count(request.app.state.server().metrics, refusal)
     shape = plain if _is_open_inference(request.scope) else detailed
     return ErrorResponse(refusal, _request_id(request), shape, body_ended=False, headers=dict(error.headers or {}))
 

@@ -4,11 +4,10 @@ import asyncio
 import base64
 import binascii
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -29,29 +28,27 @@ MAX_FIELD_BYTES = 4096
 
 ACCEPTED = f"{', '.join(IMAGE_TYPES)}, multipart/form-data or application/json"
 
+EncodedImages = list[bytes | RequestError]
+"""In order; what is no image for a reason that is known already is the error that says why."""
 
-async def read_images(request: ServedRequest, settings: Settings) -> list[bytes | RequestError]:
-    """The encoded images of a request, in order; base64 that cannot be decoded becomes an error in its place.
 
-    Raises RequestError when the body as a whole is refused.
+def find_parser(request: ServedRequest, settings: Settings) -> Callable[[bytes], EncodedImages] | None:
+    """What finds the images in the body of a request, and takes a while; None where the body is one image.
+
+    It raises RequestError when the body as a whole is refused. Raises RequestError for a Content-Type that is none.
     """
     content_type, options = parse_options_header(request.header(b"content-type"))
     kind = content_type.decode("latin-1")
     if kind in IMAGE_TYPES:
-        return [await read_body(request, settings.max_body_bytes)]
+        return None
     if kind == "multipart/form-data":
         if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"us-ascii"):
             raise _malformed_form("its charset is not utf-8")  # some of Python's codecs take minutes for a megabyte
-        body = await read_body(request, settings.max_body_bytes)
-        images = await run_in_threadpool(_form_images, request.headers, body, settings.max_images)
-    elif kind == "application/json":
-        images = await run_in_threadpool(_json_images, await read_body(request, settings.max_body_bytes), settings)
-    else:
-        found = f"is {kind[:100]!r}" if kind else "is missing"
-        raise RequestError(415, "unsupported_content_type", f"Content-Type {found}; expected {ACCEPTED}")
-    if not images:
-        raise RequestError(400, "no_images", "the request holds no image; expected at least one")
-    return images
+        return lambda body: _at_least_one(_form_images(request.headers, body, settings.max_images))
+    if kind == "application/json":
+        return lambda body: _at_least_one(_json_images(body, settings))
+    found = f"is {kind[:100]!r}" if kind else "is missing"
+    raise RequestError(415, "unsupported_content_type", f"Content-Type {found}; expected {ACCEPTED}")
 
 
 async def read_body(request: ServedRequest, max_bytes: int) -> bytes:
@@ -80,6 +77,12 @@ async def read_body(request: ServedRequest, max_bytes: int) -> bytes:
     return bytes(body)
 
 
+def _at_least_one(images: EncodedImages) -> EncodedImages:
+    if not images:
+        raise RequestError(400, "no_images", "the request holds no image; expected at least one")
+    return images
+
+
 class _Form(MultiPartParser):
     """Starlette's parser, which does not say whether it saw the closing boundary."""
 
@@ -89,13 +92,13 @@ class _Form(MultiPartParser):
         self.has_ended = True
 
 
-def _form_images(headers: Headers, body: bytes, max_images: int) -> list[bytes | RequestError]:
+def _form_images(headers: Headers, body: bytes, max_images: int) -> EncodedImages:
     """The parts that have a filename."""
 
     async def stream() -> AsyncGenerator[bytes, None]:
         yield body
 
-    async def parse() -> list[bytes | RequestError]:
+    async def parse() -> EncodedImages:
         form = await parser.parse()
         return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
 
@@ -112,7 +115,7 @@ def _form_images(headers: Headers, body: bytes, max_images: int) -> list[bytes |
     return images
 
 
-def _json_images(body: bytes, settings: Settings) -> list[bytes | RequestError]:
+def _json_images(body: bytes, settings: Settings) -> EncodedImages:
     bound_json(body, images=settings.max_images, values=settings.max_images, lists=1)
     try:
         content = from_json(body)

@@ -1,10 +1,14 @@
 """POST /classify: pictures in, labels out."""
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
 from starlette.responses import Response
 
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
-from fsr_serve.http.body import read_body, read_images
+from fsr_serve.http.body import EncodedImages, find_parser, read_body
 from fsr_serve.http.responses import AnswerResponse
 from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.http.waiting import request_timeout, while_connected
@@ -18,36 +22,28 @@ PARAMETERS = ("model", "top_k", "version")
 
 async def classify(request: ServedRequest) -> Response:
     """200 when at least one image is good; else the status and error of the first."""
-    server = request.server
-    stages = Stages(server.metrics)
-    classifier, top_k = _parameters(request)
-    timeout = request_timeout(request, server.settings)
-    with stages.time("read"):
-        images = await read_images(request, server.settings)
-    return await _answer(request, classifier, images, top_k, stages, timeout)
+    return await _answer(request, find_parser(request, request.server.settings))
 
 
 async def classify_file(request: ServedRequest) -> Response:
     """The body is one image file, whatever its Content-Type says: BentoML's clients call bytes text/plain."""
+    return await _answer(request, None)
+
+
+async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages] | None) -> Response:
     server = request.server
     stages = Stages(server.metrics)
     classifier, top_k = _parameters(request)
     timeout = request_timeout(request, server.settings)
     with stages.time("read"):
-        image = await read_body(request, server.settings.max_body_bytes)
-    return await _answer(request, classifier, [image], top_k, stages, timeout)
+        body = await read_body(request, server.settings.max_body_bytes)
+    deadline = asyncio.get_running_loop().time() + timeout
 
+    async def compute() -> list[Prediction | RequestError]:
+        images: EncodedImages = [body] if parse is None else await classifier.parse(partial(parse, body), deadline)
+        return await classifier.classify(images, top_k, stages, deadline)
 
-async def _answer(
-    request: ServedRequest,
-    classifier: Classifier,
-    images: list[bytes | RequestError],
-    top_k: int,
-    stages: Stages,
-    timeout: float,
-) -> Response:
-    server = request.server
-    results = await while_connected(request, classifier.classify(images, top_k, stages, timeout))
+    results = await while_connected(request, compute())
     errors = [result for result in results if isinstance(result, RequestError)]
     all_bad = len(errors) == len(results)
     for error in errors[1:] if all_bad else errors:  # the one that is raised is counted where it is answered

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 
 import numpy as np
 from starlette.responses import JSONResponse, Response
@@ -15,6 +16,7 @@ from fsr_serve.http.open_inference_tensors import InferCall, encode, parse
 from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
+from fsr_serve.preprocessing import Images
 from fsr_serve.schemas import InferAnswer, Liveness, ModelMetadata, ModelReadiness, ServerMetadata
 from fsr_serve.session import Floats
 
@@ -62,13 +64,18 @@ async def infer(request: ServedRequest) -> Response:
         raise RequestError(415, "unsupported_encoding", "the body is compressed; expected it as it is")
     with stages.time("read"):
         body = await read_body(request, server.settings.max_body_bytes)
+    read_at = asyncio.get_running_loop().time()
     json_bytes = _json_bytes(request, len(body))
     size = classifier.version.manifest.preprocessing
-    # numbers in JSON take a while to read; the loop serves others meanwhile
-    call = await asyncio.to_thread(parse, body, json_bytes, size, server.settings.max_images)
-    asked = call.request.parameters.timeout
-    timeout = min(timeout, asked / 1e6) if asked else timeout
-    logits = await while_connected(request, _logits(classifier, call, stages, timeout))
+
+    async def compute() -> tuple[InferCall, Floats]:
+        deadline = read_at + timeout
+        call = await classifier.parse(partial(parse, body, json_bytes, size, server.settings.max_images), deadline)
+        if (asked := call.request.parameters.timeout) is not None:
+            deadline = min(deadline, read_at + asked / 1e6)
+        return call, await _logits(classifier, call.images, stages, deadline)
+
+    call, logits = await while_connected(request, compute())
     tensor, binary = encode(call, logits, classifier.classes)
     answer: InferAnswer = {
         "model_name": classifier.version.name,
@@ -85,9 +92,7 @@ async def infer(request: ServedRequest) -> Response:
     )
 
 
-async def _logits(classifier: Classifier, call: InferCall, stages: Stages, timeout_seconds: float) -> Floats:
-    deadline = asyncio.get_running_loop().time() + timeout_seconds
-    images = call.images
+async def _logits(classifier: Classifier, images: Images | list[bytes], stages: Stages, deadline: float) -> Floats:
     if isinstance(images, list):
         pixels = []
         for index, image in enumerate(await classifier.decode(images, stages, deadline)):
