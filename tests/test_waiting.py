@@ -1,4 +1,4 @@
-"""How long a request waits: to its deadline, and no longer than its client. What would not be admitted is not parsed."""
+"""How long a request waits: to its deadline, no longer than its client, and unparsed where it would not be admitted."""
 
 import asyncio
 import threading
