@@ -1,4 +1,4 @@
-"""How long a request waits: to its deadline, and no longer than its client. What would not be admitted is not parsed."""
+"""How long a request waits: to its deadline, and no longer than its client; what is refused anyway is not parsed."""
 
 import asyncio
 import threading
