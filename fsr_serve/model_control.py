@@ -41,7 +41,7 @@ class ModelControl:
             "name": self._registry.name,
             "version": serving.version,
             "sha256": serving.sha256,
-            "previous": self._registry.wanted.previous,
+            "previous": self._registry.previous_number,
             "available": self._registry.available(),
             "workers": workers,
         }
@@ -54,30 +54,14 @@ class ModelControl:
         """
         self._check_name(name)
         with self._only_call():
-            available = self._registry.available()
-            number = max(available) if number is None else number
-            if number not in available:
-                raise RequestError(
-                    404,
-                    "unknown_version",
-                    f"there is no version {number} of {name!r}; expected one of {', '.join(map(str, available))}",
-                )
-            now = self._registry.current.version
-            try:
-                found = self._registry.prepare(number).version
-            except StartupError as error:
-                raise RequestError(
-                    409, "bad_version", f"{error}. Version {now.version} serves on: nothing was changed"
-                ) from error
-            is_new = (found.version, found.sha256) != (now.version, now.sha256)
-            return self._ask(found.version, found.sha256, now.version if is_new else self._registry.wanted.previous)
+            return self._load(max(self._registry.available()) if number is None else number)
 
     def rollback(self, name: str) -> LoadedModel:
         """Serve the version before this one again, in every worker; a second call comes back. Raises as `load`."""
         self._check_name(name)
         with self._only_call():
             now = self._registry.current.version
-            previous = self._registry.wanted.previous
+            previous = self._registry.previous_number
             if previous is None:
                 raise RequestError(
                     409, "no_previous", f"version {now.version} of {name!r} is the first that was served; load another"
@@ -85,7 +69,7 @@ class ModelControl:
             held = self._registry.previous
             if held is not None and held.version.version == previous:
                 return self._ask(previous, held.version.sha256, now.version)
-        return self.load(name, previous)
+            return self._load(previous)
 
     def _check_name(self, name: str) -> None:
         if name != self._registry.name:
@@ -107,6 +91,28 @@ class ModelControl:
                 raise RequestError(503, "state_unwritable", str(error)) from error
         finally:
             os.close(descriptor)
+
+    def _load(self, number: int) -> LoadedModel:
+        available = self._registry.available()
+        if number not in available:
+            raise RequestError(
+                404,
+                "unknown_version",
+                f"there is no version {number} of {self._registry.name!r}; "
+                f"expected one of {', '.join(map(str, available))}",
+            )
+        now = self._registry.current.version
+        try:
+            found = self._registry.prepare(number).version
+        except StartupError as error:
+            raise RequestError(
+                409, "bad_version", f"{error}. Version {now.version} serves on: nothing was changed"
+            ) from error
+        is_new = (found.version, found.sha256) != (now.version, now.sha256)
+        try:
+            return self._ask(found.version, found.sha256, now.version if is_new else self._registry.previous_number)
+        finally:
+            self._registry.forget_candidate()
 
     def _ask(self, number: int, sha256: str, previous: int | None) -> LoadedModel:
         name, file = self._registry.name, self._registry.file

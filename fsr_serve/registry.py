@@ -4,6 +4,7 @@ import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from fsr_serve.artifact import MODEL_FILE, find_model, read_version, versions_of
 from fsr_serve.classifier import Classifier
@@ -37,6 +38,13 @@ def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classif
     return classifier
 
 
+class _Replaced(NamedTuple):
+    """What was followed and kept before the last change, until no call can take that back any more."""
+
+    wanted: Wanted
+    previous: Classifier | None
+
+
 class Registry:
     """The version that serves and the one before it, which is kept so that going back takes no time.
 
@@ -52,12 +60,14 @@ class Registry:
         self.file = WantedFile(settings.state_folder, self.name)
         start_file = WantedFile(worker.folder / "start", self.name)
         start = start_file.read()
-        self._followed = self.file.read() or start or Wanted(version=max(self.available()))
-        self.current = self._load(self._followed)
+        asked = self.file.read()
+        self.current = self._load(asked or start or Wanted(version=max(self.available())))
         self.previous: Classifier | None = None
         self._candidate: Classifier | None = None
+        self._replaced: _Replaced | None = None
         self._unreadable = ""
         self._start = start or Wanted(version=self.current.version.version, sha256=self.current.version.sha256)
+        self._followed = asked or self._start
         if start is None:
             start_file.write(self._start)
         self._report()
@@ -67,9 +77,11 @@ class Registry:
         return self._folder.name
 
     @property
-    def wanted(self) -> Wanted:
-        """What this worker follows."""
-        return self._followed
+    def previous_number(self) -> int | None:
+        """The version that a rollback goes to. A file written by hand names none: then the one that is still held."""
+        if self._followed.previous is None and self.previous is not None:
+            return self.previous.version.version
+        return self._followed.previous
 
     def available(self) -> list[int]:
         """Numbers of the versions on disk, rising; whether they are whole is not looked at."""
@@ -86,22 +98,27 @@ class Registry:
             self._candidate = self._find_held(exact) or self._load(exact)
             return self._candidate
 
+    def forget_candidate(self) -> None:
+        """Let go of what was prepared and does not serve."""
+        with self._lock:
+            self._candidate = None
+
     def follow(self) -> None:
         """Serve what is wanted, if that has changed, and report it. What serves goes on when that fails."""
         with self._lock:
-            try:
-                wanted = self.file.read() or self._start
-            except StateError as error:
-                if str(error) != self._unreadable:  # said once, not ten times a second
-                    logger.error("%s", error)
-                self._unreadable = str(error)
+            wanted = self._read()
+            if wanted is None:
                 return
-            self._unreadable = ""
             if wanted == self._followed:
+                if self._replaced is not None and self._is_settled():
+                    self._replaced = None
                 return
             error_text = None
             try:
-                self._serve(self._find_held(wanted) or self._load(wanted))
+                found = self._find_held(wanted) or self._load(wanted)
+                if self._read() != wanted:
+                    return  # given up while it was loaded; the next look follows what is wanted now
+                self._serve(found, wanted)
             except FsrError as error:
                 error_text = str(error)
                 logger.error("version %s is wanted and does not serve: %s", wanted.version, error)
@@ -125,6 +142,23 @@ class Registry:
         """Admit nothing from now on."""
         for classifier in self._held():
             classifier.batcher.close()
+
+    def _read(self) -> Wanted | None:
+        """What is wanted now; None where the file cannot be read."""
+        try:
+            wanted = self.file.read() or self._start
+        except StateError as error:
+            if str(error) != self._unreadable:  # said once, not ten times a second
+                logger.error("%s", error)
+            self._unreadable = str(error)
+            return None
+        self._unreadable = ""
+        return wanted
+
+    def _is_settled(self) -> bool:
+        """Whether every worker serves what this one follows: the call that asked for it has succeeded."""
+        reports = self._worker.reports().values()
+        return all(report and report.wanted == self._followed and report.error is None for report in reports)
 
     def _held(self) -> list[Classifier]:
         return [held for held in (self.current, self.previous, self._candidate) if held is not None]
@@ -150,10 +184,16 @@ class Registry:
             )
         return folders[number]
 
-    def _serve(self, classifier: Classifier) -> None:
+    def _serve(self, classifier: Classifier, wanted: Wanted) -> None:
         self._candidate = None
-        if classifier is not self.current:
-            self.previous, self.current = self.current, classifier  # a request sees the one or the other, whole
+        if classifier is self.current:
+            return
+        if self._replaced is not None and self._replaced.wanted == wanted:  # a call was given up
+            self.previous, self._replaced = self._replaced.previous, None
+        else:
+            self._replaced = _Replaced(self._followed, self.previous)
+            self.previous = self.current
+        self.current = classifier  # a request sees the one or the other, whole
 
     def _report(self, error: str | None = None) -> None:
         serving = self.current

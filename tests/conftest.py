@@ -17,7 +17,7 @@ from fsr_serve.server import Server
 from fsr_serve.settings import Settings
 from fsr_serve.workers import Worker, make_folder
 
-pytest_plugins = ["batching"]
+pytest_plugins = ["batching", "versions"]
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16

@@ -1,81 +1,22 @@
 """Which version serves is changed in every worker or in none, while requests go on."""
 
-import hashlib
-import json
 import os
 import shutil
 import threading
 
 import pytest
 from conftest import picture
-from starlette.testclient import TestClient
+from versions import PNG, add_version, ask, load, served
 
 from fsr_serve.errors import StartupError, StateError
-from fsr_serve.http.app import create_app
 from fsr_serve.server import Server
+from fsr_serve.wanted import Wanted
 from fsr_serve.workers import Worker, make_folder
-
-ADMIN = {"Authorization": "Bearer open sesame"}
-PNG = {"Content-Type": "image/png"}
-
-
-@pytest.fixture
-def several(settings, models, tmp_path):
-    """Settings for a folder of models with the versions 1, 2 and 3, which differ in their manifests only."""
-    folder = tmp_path / "models" / "colours"
-    for number in (1, 2, 3):
-        add_version(models, folder, number)
-    keys = add_keys(tmp_path / "keys.toml")
-    return settings.model_copy(update={"models": folder.parent, "keys": keys, "threads": 1, "max_batch_images": 2})
-
-
-def add_keys(path):
-    """A file with the key "open sesame" for everything."""
-    digest = hashlib.sha256(b"open sesame").hexdigest()
-    path.write_text(f'[keys.boss]\nsha256 = "{digest}"\nscopes = ["admin", "evidence", "infer", "metrics"]\n')
-    return path
-
-
-def add_version(models, folder, number):
-    version = shutil.copytree(models / "colours" / "1", folder / str(number))
-    manifest = json.loads((version / "manifest.json").read_text())
-    manifest["training"]["copy"] = number
-    content = json.dumps(manifest).encode()
-    (version / "manifest.json").write_bytes(content)
-    (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
-    return version
-
-
-def ask(server, method, path, **options):
-    with TestClient(create_app(lambda: server), headers=ADMIN) as client:
-        return client.request(method, path, **options)
-
-
-def load(server, number=None):
-    return ask(server, "POST", "/admin/models/colours/load", json={} if number is None else {"version": number})
-
-
-def rollback(server):
-    return ask(server, "POST", "/admin/models/colours/rollback")
-
-
-def served(server, **query):
-    answer = ask(server, "POST", "/classify", params=query, content=picture("red"), headers=PNG).json()
-    return answer["model"]["version"]
 
 
 @pytest.fixture
 def server(several):
     return Server.start(several, Worker(make_folder()))
-
-
-@pytest.fixture
-def two(several):
-    """Two workers of one server, the second with a thread that watches."""
-    folder = make_folder()
-    first, second = (Server.start(several, Worker(folder)) for _ in range(2))
-    second.registry.follow_always()
-    return first, second
 
 
 def test_the_greatest_version_serves_until_another_one_is_loaded(server):
@@ -97,24 +38,6 @@ def test_without_a_number_the_greatest_version_on_disk_is_loaded(server, several
     assert load(server).json()["version"] == 12
 
 
-def test_a_rollback_goes_back_and_a_second_one_comes_back(server):
-    load(server, 1)
-    assert rollback(server).json()["version"] == served(server) == 3
-    assert rollback(server).json()["version"] == served(server) == 1
-
-
-def test_a_rollback_works_though_the_version_is_gone_from_disk(server, several):
-    load(server, 1)
-    shutil.rmtree(several.models / "colours" / "3")
-    assert rollback(server).status_code == 200
-    assert served(server) == 3
-
-
-def test_a_rollback_needs_a_version_before(server):
-    answer = rollback(server)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (409, "no_previous")
-
-
 def test_every_worker_follows_before_the_call_returns(two):
     first, second = two
     assert load(first, 2).json()["workers"] == 2
@@ -130,9 +53,7 @@ def test_a_worker_that_comes_later_starts_with_what_the_others_serve(several, mo
 
 def test_what_was_loaded_serves_again_after_a_restart(server, several):
     load(server, 1)
-    restarted = Server.start(several, Worker(make_folder()))
-    assert served(restarted) == 1
-    assert rollback(restarted).json()["version"] == 3
+    assert served(Server.start(several, Worker(make_folder()))) == 1
 
 
 def test_the_state_file_may_be_written_by_hand(server, several):
@@ -141,6 +62,21 @@ def test_the_state_file_may_be_written_by_hand(server, several):
     (folder / "colours.json").write_text('{"version": 2}')
     server.registry.follow()
     assert served(server) == 2
+
+
+def test_a_version_that_is_given_up_while_it_is_loaded_is_never_served(server, monkeypatch):
+    registry = server.registry
+    open_ = registry._open
+
+    def give_up_meanwhile(path):
+        registry.file.write(None)
+        return open_(path)
+
+    monkeypatch.setattr(registry, "_open", give_up_meanwhile)
+    registry.file.write(Wanted(version=2))
+    registry.follow()
+    registry.follow()
+    assert (served(server), registry.previous) == (3, None)
 
 
 def damage(version):
@@ -202,6 +138,7 @@ def test_a_state_folder_that_cannot_be_written_changes_nothing(several, tmp_path
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "state_unwritable")
     assert "FSR_STATE" in answer.json()["error"]["message"]
     assert served(server) == 3
+    assert server.registry._candidate is None, "what was loaded in vain takes no memory"
 
 
 def test_a_broken_state_file_stops_a_start_and_not_a_server(server, several, caplog):

@@ -16,7 +16,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
     unsupported_method,
 )
-from test_model_control import ADMIN, add_keys
+from versions import ADMIN, add_keys
 
 from fsr_serve.http.app import create_app
 from fsr_serve.http.openapi import document

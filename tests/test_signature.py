@@ -9,8 +9,8 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from test_model_control import ADMIN, add_keys
 from test_serve import serving
+from versions import ADMIN, add_keys
 
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import SignatureError, StartupError

@@ -215,7 +215,7 @@ def _admin() -> Json:
         "/admin/models/{name}/rollback": change(
             "rollback",
             "Serve the version before; the body is empty",
-            {404: ("unknown_model",), 409: ("busy", "bad_version", "no_previous")},
+            {404: UNKNOWN, 409: ("busy", "bad_version", "no_previous")},
         ),
     }
 
