@@ -72,7 +72,7 @@ def test_what_a_runtime_cannot_do_is_refused_by_name(graph, asked, message):
 def test_a_runtime_that_is_not_installed_is_refused_by_name(graph, monkeypatch):
     monkeypatch.delitem(sys.modules, "fsr_serve.openvino_session")
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(DeviceError, match=r"openvino is not installed. .* 'fsr-serve\[openvino\]'"):
+    with pytest.raises(DeviceError, match=r"openvino is not installed. .* '\.\[openvino\]'"):
         open_session(graph, **{**ON_THE_CPU, "runtime": "openvino"})
 
 
