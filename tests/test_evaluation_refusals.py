@@ -4,7 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from made_up_runs import made_up
 
+from training.checkpoint import RunFolder
 from training.evaluation import (
     command,
     compare_command,
@@ -117,6 +119,17 @@ def test_a_negative_seed_is_refused(module, checkpoint, tmp_path, capsys):
 def test_what_else_is_out_of_range_is_named(module, args, message, checkpoint, tmp_path, capsys):
     args = [checkpoint if arg == "RUN" else arg for arg in args]
     assert refused(module, args, tmp_path, capsys).startswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("mask", "attack", "kinds"),
+    [("greedy", "relaxed_mask", "gumbel or binary"), ("binary", "mask_alone", "gumbel")],
+)
+def test_an_attack_through_masks_that_are_not_there_is_refused(mask, attack, kinds, tmp_path, capsys):
+    run = made_up(tmp_path / "run", model={"mask": mask, "width": 4})
+    RunFolder(run).save_weights("best", RunFolder(run).config().model.build().state_dict())
+    said = refused(command, [run, "--attacks", attack], tmp_path, capsys)
+    assert said == f"error: {attack} goes through masks of the kind {kinds}; the mask of {run} is {mask}. Leave it out"
 
 
 @pytest.mark.parametrize("name", ["", "corruptions"])

@@ -62,6 +62,14 @@ def test_chains_run_side_by_side(tmp_path):
     assert all(map(queue.is_done, [*one, *other]))
 
 
+def test_ctrl_c_begins_nothing_new(tmp_path):
+    press = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1)"
+    chains = [[Job("pressed", (sys.executable, "-c", press))], [touching(tmp_path / "after")]]
+    with pytest.raises(KeyboardInterrupt):
+        Queue(tmp_path / "queue", together=1).work(chains, 120.0, lambda line: None)
+    assert not (tmp_path / "after").exists()
+
+
 def test_no_job_begins_when_the_time_is_over(tmp_path):
     started = time.monotonic()
     Queue(tmp_path, together=1).work([[touching(tmp_path / "file")]], 0.0, lambda line: None)

@@ -46,7 +46,7 @@ def attack_steps(recipe: Recipe, history: History) -> int:
     steps = 1
     accuracies: list[float] = []
     for record in history:
-        if _is_natural(recipe, record):
+        if recipe.is_natural(record["epoch"]):
             continue
         accuracies.append(record["validation_curriculum_accuracy"])
         if is_stale(accuracies, recipe.curriculum):
@@ -62,12 +62,12 @@ def has_ended(recipe: Recipe, history: History) -> bool:
     if len(history) >= recipe.epochs:
         return True
     judge = judged_by(recipe)
-    epochs = [record for record in history if recipe.scale(record["epoch"]) == 1 and not _is_natural(recipe, record)]
-    return recipe.patience is not None and is_stale([record[judge] for record in epochs], recipe.patience)
-
-
-def _is_natural(recipe: Recipe, record: Mapping[str, Any]) -> bool:
-    return recipe.is_natural(record["epoch"])
+    judged = [
+        record[judge]
+        for record in history
+        if recipe.scale(record["epoch"]) == 1 and not recipe.is_natural(record["epoch"])
+    ]
+    return recipe.patience is not None and is_stale(judged, recipe.patience)
 
 
 def judged_by(recipe: Recipe) -> str:

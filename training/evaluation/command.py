@@ -19,8 +19,8 @@ from training.evaluation.results import Measurement, Result, load_flags, open_fl
 from training.evaluation.separated import FeatureName
 from training.evaluation.statistics import right_under_all
 from training.evaluation.suite import (
+    MASKS_OF,
     NEED_FSR,
-    NEED_LEARNED_MASKS,
     TRANSFERS,
     CheckpointAttack,
     batch_of,
@@ -184,11 +184,12 @@ def _check_fsr(names: Sequence[CheckpointAttack], arguments: Arguments, config: 
     need = [name for name in names if name in NEED_FSR]
     if need and not config.model.fsr:
         raise DataError(f"{', '.join(need)} attack the masks and heads of FSR, which {arguments.checkpoint} has not")
-    learned = [name for name in names if name in NEED_LEARNED_MASKS]
-    if learned and config.model.mask != "gumbel":
-        raise DataError(
-            f"{', '.join(learned)} attack the mask gumbel; {arguments.checkpoint} has the mask {config.model.mask}"
-        )
+    for name in names:
+        if name in MASKS_OF and config.model.mask not in MASKS_OF[name]:
+            raise DataError(
+                f"{name} goes through masks of the kind {' or '.join(MASKS_OF[name])}; the mask of "
+                f"{arguments.checkpoint} is {config.model.mask}. Leave it out"
+            )
 
 
 def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> tuple[Network | None, str]:

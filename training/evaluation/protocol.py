@@ -78,6 +78,7 @@ def at_bound(attack: str, measured: float, epsilon: float = EPSILON) -> str:
 
 
 def with_bound(attack: str, measured: float) -> str:
+    """The attack's name with its bound in 255ths, whatever that is: pgd20@8/255."""
     return f"{attack}@{measured * 255:.4g}/255"
 
 

@@ -108,8 +108,12 @@ SEARCHES: Mapping[str, Search] = {
 }
 TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
 """Crafted on another network, their source."""
-NEED_LEARNED_MASKS = ("relaxed_mask", "very_relaxed_mask", "mask_alone")
-"""Go through the mask's own gradient or its score."""
+MASKS_OF: Mapping[str, tuple[str, ...]] = {
+    "relaxed_mask": ("gumbel", "binary"),
+    "very_relaxed_mask": ("gumbel", "binary"),
+    "mask_alone": ("gumbel",),
+}
+"""Masks of FSR that have what the attack goes through: a Separation Net, or a gradient of their own."""
 NEED_FSR = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin")
 
 
