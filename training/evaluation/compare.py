@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from training.evaluation.flags import Booleans
 from training.evaluation.protocol import at_bound
@@ -17,6 +18,16 @@ LoadFlags = Callable[[Path, Result], Booleans]
 
 class ComparisonError(ValueError):
     """Two runs that cannot be compared; the message says why and the fix."""
+
+
+class Subject(NamedTuple):
+    """What is compared, of whichever runs."""
+
+    name: str
+    definition: str
+    seed: int
+    """Of the attack."""
+    n: int
 
 
 @dataclass(frozen=True)
@@ -33,9 +44,8 @@ class Comparison:
         return ", ".join((at_bound(self.first.attack, self.first.epsilon), *_answered_by(self.first)))
 
     @property
-    def subject(self) -> tuple[str, str, int, int]:
-        """What is compared: name, definition, attack's seed and number of images."""
-        return self.name, self.first.definition, self.first.seed, self.first.n
+    def subject(self) -> Subject:
+        return Subject(self.name, self.first.definition, self.first.seed, self.first.n)
 
     @property
     def difference(self) -> Difference:
@@ -59,14 +69,12 @@ def compare(first: Run, second: Run, load_flags: LoadFlags) -> list[Comparison]:
     return found
 
 
-def titles(compared: Sequence[Comparison]) -> dict[tuple[str, str, int, int], str]:
-    """By subject: its name, and the definition and seed where several of the same name are compared."""
-    subjects = list(dict.fromkeys(one.subject for one in compared))
-    alike = Counter((name, n) for name, _, _, n in subjects)
+def titles(compared: Sequence[Comparison]) -> dict[Subject, str]:
+    """Its name for each subject in order, with definition and seed where several of one name are compared."""
+    subjects = dict.fromkeys(one.subject for one in compared)
+    alike = Counter((subject.name, subject.n) for subject in subjects)
     return {
-        subject: name if alike[name, n] == 1 else f"{name} ({definition}, seed {seed})"
-        for subject in subjects
-        for name, definition, seed, n in (subject,)
+        of: of.name if alike[of.name, of.n] == 1 else f"{of.name} ({of.definition}, seed {of.seed})" for of in subjects
     }
 
 

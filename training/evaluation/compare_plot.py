@@ -16,7 +16,7 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     """Draw what was compared, by the pair's name, into a PNG at `path`."""
     of_all = [one for compared in pairs.values() for one in compared]
     kinds = [weights for weights in ("best", "last") if any(one.first.weights == weights for one in of_all)]
-    rows = {subject: f"{title}, {subject[-1]:,}" for subject, title in titles(of_all).items()}
+    rows = {subject: f"{title}, {subject.n:,}" for subject, title in titles(of_all).items()}
     places = list(rows)
     height = 1.3 + len(rows) * (0.25 + 0.16 * len(pairs))
     picture = Figure(figsize=(2.0 + 3.6 * len(kinds), height), layout="constrained")
