@@ -97,7 +97,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         self.admit(len(images), deadline)
-        job = _Job(images, deadline, loop.create_future(), loop.time())
+        job = _Job(images, deadline, loop.create_future(), perf_counter())  # uvloop's clock is of whole milliseconds
         self._waiting[job] = None
         self._count_queue(len(images))
         timer = loop.call_at(deadline, self._expire, job)
@@ -196,7 +196,7 @@ class Batcher:
                 continue
             part = _Part(job, job.taken, min(len(job.images), job.taken + room))
             count = part.stop - part.start
-            job.started_at = job.started_at or now
+            job.started_at = job.started_at or perf_counter()
             job.taken += count
             if not job.left:
                 del self._waiting[job]
@@ -232,9 +232,9 @@ class Batcher:
                 parts[0].job.answer.set_exception(error)
             return
         for part, rows in zip(parts, logits, strict=True):
-            self._deliver(part, rows, loop.time())
+            self._deliver(part, rows)
 
-    def _deliver(self, part: _Part, rows: Floats | None, now: float) -> None:
+    def _deliver(self, part: _Part, rows: Floats | None) -> None:
         job = part.job
         if rows is None or job.answer.done():
             return
@@ -243,7 +243,8 @@ class Batcher:
         job.logits[part.start : part.stop] = rows
         job.computed += len(rows)
         if job.computed == len(job.images):
-            job.answer.set_result(Answered(job.logits, job.started_at - job.queued_at, now - job.started_at))
+            inference_seconds = perf_counter() - job.started_at
+            job.answer.set_result(Answered(job.logits, job.started_at - job.queued_at, inference_seconds))
 
     def _compute(self, parts: Sequence[_Part], images: Floats | None) -> list[Floats | None]:
         """In a thread: the rows of each part, None for those that nobody waits for any more."""

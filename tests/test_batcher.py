@@ -1,8 +1,10 @@
 """Requests -> batches."""
 
 import asyncio
+import time
 
 import pytest
+import uvloop
 from batching import OVERFLOW, POISON, ask, in_a_loop, settle, waiting
 
 from fsr_serve.batcher import Batcher, BatchLimits
@@ -15,6 +17,25 @@ async def test_a_request_on_an_idle_server_starts_at_once(batcher, session):
     await session.has_started()
     session.let_go()
     assert (await request).logits.tolist() == [[7, -7]]
+
+
+def test_inference_takes_no_less_time_than_the_session(batcher, session, monkeypatch):
+    of, spent = session.logits, []
+
+    def timed(images):
+        started = time.perf_counter()
+        time.sleep(0.0003)
+        found = of(images)
+        spent.append(time.perf_counter() - started)
+        return found
+
+    async def answers():
+        return [await ask(batcher, 1) for _ in range(10)]
+
+    session.let_go()
+    monkeypatch.setattr(session, "logits", timed)
+    for answer, seconds in zip(uvloop.run(answers()), spent, strict=True):
+        assert answer.inference_seconds >= seconds
 
 
 @in_a_loop
