@@ -1,5 +1,6 @@
 """Long commands in parts: what is done stays done, what is stopped goes on, what fails stops its chain."""
 
+import signal
 import sys
 import time
 
@@ -62,7 +63,15 @@ def test_chains_run_side_by_side(tmp_path):
     assert all(map(queue.is_done, [*one, *other]))
 
 
-def test_ctrl_c_begins_nothing_new(tmp_path):
+@pytest.fixture
+def ctrl_c():
+    """As from a terminal: what starts tests in the background may have told them to ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_begins_nothing_new(tmp_path, ctrl_c):
     press = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1)"
     chains = [[Job("pressed", (sys.executable, "-c", press))], [touching(tmp_path / "after")]]
     with pytest.raises(KeyboardInterrupt):
