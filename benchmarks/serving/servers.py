@@ -23,6 +23,9 @@ from benchmarks.serving.pictures import Body
 ROOT = Path(__file__).parent.parent.parent
 START_SECONDS = 120
 STOP_SECONDS = 15
+LAST_BATCH_SECONDS = 2
+"""For the batch that runs when the load ends: stopped within it, a server would take it for one of a minute, and refuse
+what comes next for its deadline."""
 TOLERANCE = 1e-3
 """Of probabilities; batches of other sizes round differently."""
 
@@ -53,6 +56,7 @@ class Server:
         try:
             yield
         finally:
+            time.sleep(LAST_BATCH_SECONDS)
             self.signal(signal.SIGSTOP)
 
     def signal(self, number: signal.Signals) -> None:
