@@ -24,6 +24,10 @@ from fsr_serve.session import Floats, Session
 SLOTS = 2
 """One batch runs while the next is put together."""
 
+EXPECTED_SHARE = 0.8
+"""Of the time to its deadline, that an answer may be expected to take. Under overload the queue is always as long as is
+admitted: were that the whole time, each batch slower than expected would be computed for nobody."""
+
 
 @dataclass(frozen=True)
 class BatchLimits:
@@ -86,6 +90,7 @@ class Batcher:
     _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
     _is_closed: bool = False
     _busy_since: float = 0.0
+    _ended_at: float = 0.0
     _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "batch"))
 
@@ -126,8 +131,11 @@ class Batcher:
         finish = self._predict(ahead + count)
         if decode_seconds:  # images are decoded while those before them are computed: the slower of the two counts
             finish = max(finish, decode_seconds + self._predict(count))
-        if finish > remaining:
-            message = f"an answer would take about {finish:.3f} seconds; the deadline is in {remaining:.3f}"
+        if finish > EXPECTED_SHARE * remaining:
+            message = (
+                f"an answer would take about {finish:.3f} seconds; at most {EXPECTED_SHARE:.0%} of the {remaining:.3f} "
+                "to the deadline are promised"
+            )
             raise _come_back("deadline_unreachable", message, max(decode_seconds, self._predict(ahead)))
 
     @asynccontextmanager
@@ -217,7 +225,7 @@ class Batcher:
             self._start_batches()
 
     async def _answer(self, parts: Sequence[_Part]) -> None:
-        loop = asyncio.get_running_loop()
+        loop, started = asyncio.get_running_loop(), perf_counter()
         try:
             # while another batch runs, this one is put together; the lock serves batches in their order
             images = await loop.run_in_executor(self._threads, self._assemble, parts) if self._device.locked() else None
@@ -231,8 +239,16 @@ class Batcher:
                 self._forget(parts[0].job)
                 parts[0].job.answer.set_exception(error)
             return
+        self._learn(sum(len(rows) for rows in logits if rows is not None), started)
         for part, rows in zip(parts, logits, strict=True):
             self._deliver(part, rows)
+
+    def _learn(self, images: int, started: float) -> None:
+        """A batch took from its start, or from the end of the one before, until the loop got to it."""
+        if images:
+            ended = perf_counter()
+            self.batch_time.observe(images, ended - max(started, self._ended_at))
+            self._ended_at = ended
 
     def _deliver(self, part: _Part, rows: Floats | None) -> None:
         job = part.job
@@ -253,12 +269,11 @@ class Batcher:
             return [None] * len(parts)
         if images is None or len(wanted) < len(parts):
             images = self._assemble(wanted)
-        started = self._busy_since = perf_counter()
+        self._busy_since = perf_counter()
         try:
             logits = self.session.logits(images)
         finally:
             self._busy_since = 0.0
-        self.batch_time.observe(len(images), perf_counter() - started)
         if not np.isfinite(logits).all():
             raise FloatingPointError("the session answered with logits that are not finite; expected numbers")
         ends = np.cumsum([part.stop - part.start for part in wanted])

@@ -1,6 +1,8 @@
 """What a batcher refuses: a full queue, deadlines that cannot be met, and everything once it is closed."""
 
 import asyncio
+import time
+from types import SimpleNamespace
 
 import pytest
 from batching import ask, in_a_loop, refusal, settle, waiting
@@ -27,13 +29,40 @@ async def test_a_deadline_that_cannot_be_met_is_refused_with_the_time_the_queue_
     batcher.batch_time.observe(1, 2.0)
     running = ask(batcher, 1)
     await session.has_started()
-    error = await refusal(ask(batcher, 2, seconds=3))
+    error = await refusal(ask(batcher, 2, seconds=4.9))
     assert (error.status, error.code, error.retry_after_seconds) == (429, "deadline_unreachable", 2)
-    patient = ask(batcher, 3, seconds=5)
+    assert "an answer would take about 4.000 seconds; at most 80% of the 4." in error.message
+    patient = ask(batcher, 3, seconds=5.5)
     await settle()
     session.let_go()
     await asyncio.gather(running, patient)
     assert session.batches == [[1], [3]]
+
+
+@in_a_loop
+async def test_a_batch_takes_until_the_loop_gets_to_it(batcher, session):
+    request = ask(batcher, 1)
+    await session.has_started()
+    session.let_go()
+    time.sleep(0.05)  # the loop is busy with others
+    await request
+    assert batcher.batch_time.predict(1, batch_images=4) >= 0.05
+
+
+@in_a_loop
+async def test_what_waits_for_another_batch_takes_only_the_time_from_its_end(batcher, session, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("fsr_serve.batcher.perf_counter", lambda: clock.now)
+    first = ask(batcher, 1)
+    await session.has_started()
+    second = ask(batcher, 2, 3, 4, 5)  # full, so it is put together while the first runs
+    await settle()
+    for request, now in ((first, 2.0), (second, 7.0)):
+        clock.now = now
+        session.let_go(1)
+        await request
+    assert batcher.batch_time.predict(1, batch_images=4) == pytest.approx(2)
+    assert batcher.batch_time.predict(4, batch_images=4) == pytest.approx(5)
 
 
 @in_a_loop
