@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.attacks import autoattack, dlr
+from training.attacks import autoattack
 
 
 class Linear(nn.Module):
@@ -103,16 +103,3 @@ def test_without_the_package_the_error_names_the_extra(images, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyautoattack", None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install '.\[eval\]'"):
         autoattack(Linear(4), images, torch.zeros(9, dtype=torch.long), epsilon=0.01, seed=0)
-
-
-def test_the_dlr_loss_is_the_packages():
-    logits = torch.randn(50, 7, generator=torch.Generator().manual_seed(0))
-    labels = torch.arange(50) % 7
-    reference = pyautoattack.autoattack.APGDAttack(nn.Identity(), eps=0.1, device="cpu").dlr_loss(logits, labels)
-    torch.testing.assert_close(dlr(logits, labels), reference)
-    torch.testing.assert_close(dlr(3 + 1000 * logits, labels), reference, atol=1e-5, rtol=1e-4)
-
-
-def test_the_dlr_loss_refuses_two_classes():
-    with pytest.raises(ValueError, match="the DLR loss was given 2 classes; expected 3 or more. Use the margin loss"):
-        dlr(torch.zeros(4, 2), torch.zeros(4, dtype=torch.long))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from float64_graphs import evaluator
 from torch import nn
 
 from export.attack_graph import attack_network, example_inputs
@@ -11,7 +12,7 @@ from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
 from export.graph import restricted, to_onnx, write_graphs
 from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
-from fsr_serve.checks.probe import AttackGraph
+from fsr_serve.checks.probe import AttackGraph, Step
 from fsr_serve.session import OnnxModel, start_onnxruntime
 from training.attacks import cross_entropy, margin
 from training.models import create_model, insert_fsr
@@ -99,6 +100,26 @@ def assert_steps_agree(attack, model, images, labels):
         same_sign = (np.sign(found.gradient) == gradient.sign().numpy())[is_large.numpy()]
         # a ReLU whose input is zero but for rounding may fall to either side, and takes a few pixels with it
         assert same_sign.mean() > 0.999
+
+
+@pytest.mark.parametrize(("name", "fsr"), BACKBONES)
+def test_without_rounding_every_large_gradient_has_torchs_sign(name, fsr):
+    """What float32 leaves open: the same graph in float64, by ONNX's reference implementation."""
+    folded = fold_batch_norm(with_random_statistics(create_model(name, fsr=fsr, width=4)))
+    graph = evaluator(attack_graph(folded))
+    random = torch.Generator().manual_seed(0)
+    images, labels = torch.rand(3, 3, 32, 32, generator=random).double(), torch.tensor([0, 7, 3])
+    for weights in ((1.0, 0.0), (0.0, 1.0)):
+        inputs = images.clone().requires_grad_()
+        logits = folded.double()(inputs)
+        loss = weights[0] * cross_entropy(logits, labels) + weights[1] * margin(logits, labels)
+        (gradient,) = torch.autograd.grad(loss.sum(), inputs)
+        given = {"images": images.numpy(), "labels": labels.numpy(), "loss_weights": np.array(weights)}
+        found = Step(*graph.run(None, given))
+        np.testing.assert_allclose(found.logits, logits.detach().numpy(), atol=1e-9)
+        is_large = gradient.abs() > 1e-3 * gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+        assert is_large.any()
+        assert (np.sign(found.gradient) == gradient.sign().numpy())[is_large.numpy()].all()
 
 
 class Pooled(nn.Module):

@@ -35,6 +35,7 @@ HONEST = {
     "mask_alone": 0.70,
     "all_heads": 0.49,
     "all_heads_margin": 0.48,
+    "feature_matching": 0.52,
     "pgd20_transfer": 0.65,
     "ti_fgsm": 0.70,
     "di_fgsm": 0.68,

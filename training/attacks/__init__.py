@@ -2,7 +2,7 @@
 
 from training.attacks.autoattack import autoattack
 from training.attacks.hop_skip_jump import hop_skip_jump
-from training.attacks.losses import cross_entropy, dlr, margin
+from training.attacks.losses import cross_entropy, margin
 from training.attacks.nattack import nattack
 from training.attacks.pgd import Attack, Model, cw, fgsm, pgd
 from training.attacks.random_noise import random_noise
@@ -18,7 +18,6 @@ __all__ = [
     "cross_entropy",
     "cw",
     "di_fgsm",
-    "dlr",
     "fgsm",
     "hop_skip_jump",
     "margin",

@@ -1,6 +1,7 @@
 """PGD that knows FSR: other gradients of its masks, all of its heads, its features.
 
-All begin at the images plus `start`, (n, 3, h, w), and raise ValueError for a model without FSR.
+All begin at the images plus `start`, (n, 3, h, w), leave an image as soon as it is misclassified, as what they climb
+may go on without that, and raise ValueError for a model without FSR.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from training.attacks.ascent import Aim, ascend
 from training.attacks.losses import Loss, cross_entropy
 from training.attacks.mask_gradients import MaskGradient, fsr_modules
-from training.attacks.pgd import Model, pgd
+from training.attacks.pgd import Model
 from training.models import FSRNet
 
 
@@ -33,18 +34,13 @@ def mask_pgd(
     With `relaxed` this is a backward pass differentiable approximation (BPDA, Athalye et al., ICML 2018).
     """
     network = _with_fsr(model)
+
+    def aim(attacked: Tensor) -> Aim:
+        logits = network.forward(attacked)  # not the module itself, which may be compiled without the hooks
+        return Aim(loss(logits, labels), logits)
+
     with mask_gradient(network):
-        return pgd(
-            network.forward,  # not the module itself, which may be compiled without the hooks
-            images,
-            labels,
-            epsilon=epsilon,
-            step_size=step_size,
-            steps=steps,
-            random_start=False,
-            start=start,
-            loss=loss,
-        )
+        return _until_wrong(aim, images, labels, start, epsilon=epsilon, step_size=step_size, steps=steps)
 
 
 def all_heads(
@@ -66,8 +62,7 @@ def all_heads(
         logits = [heads.logits, *(part for fsr in heads.fsr for part in (fsr.robust, fsr.recalibrated))]
         return Aim(torch.stack([loss(part, labels) for part in logits]).mean(dim=0), heads.logits)
 
-    begin = _begin(images, start)
-    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
+    return _until_wrong(aim, images, labels, start, epsilon=epsilon, step_size=step_size, steps=steps)
 
 
 def feature_matching(
@@ -84,7 +79,7 @@ def feature_matching(
     """Draw the pooled outputs of FSR to those of a guide image (Sabour et al., ICLR 2016, arXiv 1511.05122).
 
     Each image's guide is the nearest, in these features and in squared distance, of the `guides` (m, 3, h, w) that
-    the model takes for another class than the label. Raises ValueError where there is none.
+    the model takes for another class than the label. An image without any stays where it begins.
     """
     network = _with_fsr(model)
     with _pooled_outputs(network) as pooled:
@@ -92,18 +87,14 @@ def feature_matching(
             of_images, _ = pooled(images)
             of_guides, guide_logits = pooled(guides)
         is_same = guide_logits.argmax(dim=1)[None] == labels[:, None]  # (n, m)
-        if is_same.all(dim=1).any():
-            lonely = labels[is_same.all(dim=1)][0].item()
-            raise ValueError(f"the model takes every guide for class {lonely}; expected guides of at least two classes")
-        nearest = torch.cdist(of_images, of_guides).masked_fill(is_same, torch.inf).argmin(dim=1)
-        targets = of_guides[nearest]
+        targets = of_guides[torch.cdist(of_images, of_guides).masked_fill(is_same, torch.inf).argmin(dim=1)]
+        has_guide = ~is_same.all(dim=1)
 
         def aim(attacked: Tensor) -> Aim:
             features, logits = pooled(attacked)
-            return Aim(-(features - targets).square().sum(dim=1), logits)
+            return Aim(has_guide * -(features - targets).square().sum(dim=1), logits)
 
-        begin = _begin(images, start)
-        return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps)
+        return _until_wrong(aim, images, labels, start, epsilon=epsilon, step_size=step_size, steps=steps)
 
 
 def _with_fsr(model: Model) -> FSRNet:
@@ -112,8 +103,18 @@ def _with_fsr(model: Model) -> FSRNet:
     return model
 
 
-def _begin(images: Tensor, start: Tensor | None) -> Tensor:
-    return images if start is None else images + start.to(images)
+def _until_wrong(
+    aim: Callable[[Tensor], Aim],
+    images: Tensor,
+    labels: Tensor,
+    start: Tensor | None,
+    *,
+    epsilon: float,
+    step_size: float,
+    steps: int,
+) -> Tensor:
+    begin = images if start is None else images + start.to(images)
+    return ascend(aim, images, labels, start=begin, epsilon=epsilon, step_size=step_size, steps=steps, patience=0)
 
 
 @contextmanager

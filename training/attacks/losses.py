@@ -21,18 +21,6 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
     return -F.relu(lead(logits, labels) + CW_CONFIDENCE)
 
 
-def dlr(logits: Tensor, labels: Tensor) -> Tensor:
-    """The difference-of-logits ratio per image, (n,): -(z_y - max_{j != y} z_j) / (z_(1) - z_(3)).
-
-    Neither shift nor scale of the logits changes it (Croce and Hein, ICML 2020, arXiv 2003.01690, Eq. 6). Raises
-    ValueError for fewer than three classes, among which there is no third.
-    """
-    if logits.shape[1] < 3:
-        raise ValueError(f"the DLR loss was given {logits.shape[1]} classes; expected 3 or more. Use the margin loss")
-    first, _, third = logits.topk(3, dim=1).values.unbind(dim=1)
-    return -lead(logits, labels) / (first - third + 1e-12)
-
-
 def lead(logits: Tensor, labels: Tensor) -> Tensor:
     """Logit of the label minus the largest other, (n,); negative where the answer is wrong."""
     true_logit = logits.gather(1, labels[:, None]).squeeze(1)

@@ -84,7 +84,7 @@ def is_weaker(*attacks: str) -> Callable[[Found], bool]:
 
 SWEEP = ("clean", "pgd20", "pgd20@16/255", "pgd20@32/255", "pgd20@64/255", "pgd100@255/255")
 MASKS = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone")
-HEADS = ("all_heads", "all_heads_margin")
+HEADS = ("all_heads", "all_heads_margin", "feature_matching")
 TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
 GUESSES = ("hop_skip_jump", "random_noise")
 
@@ -125,7 +125,7 @@ RULES: Sequence[Rule] = (
     ),
     Rule(
         "8",
-        "attacks on all heads beat AutoAttack by at most half a point",
+        "attacks on all heads or on features beat AutoAttack by at most half a point",
         ("autoattack", *HEADS),
         is_no_better(*HEADS),
     ),

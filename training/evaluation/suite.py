@@ -24,19 +24,22 @@ from training.attacks import (
     square,
     ti_fgsm,
 )
-from training.attacks.adaptive import all_heads, mask_pgd
+from training.attacks.adaptive import all_heads, feature_matching, mask_pgd
 from training.attacks.mask_gradients import alone, detached, relaxed
 from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
 
 CheckpointAttack = (
     AttackName
-    | Literal["relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin"]
+    | Literal["relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone"]
+    | Literal["all_heads", "all_heads_margin", "feature_matching"]
     | Literal["pgd20_transfer", "ti_fgsm", "di_fgsm", "nattack", "hop_skip_jump", "random_noise", "autoattack"]
 )
 """What a checkpoint can be put to: the protocol's attacks, those that know FSR, those that know less or try more."""
 
 LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 USUAL = Budget()
+PGD100 = GRADIENT_ATTACKS["pgd100"]
+UNTIL_WRONG = "until the answer is wrong, "
 pgd_from_start = partial(pgd, random_start=False)
 
 
@@ -72,22 +75,41 @@ def _by_queries(attack: Callable[..., Tensor]) -> Callable[[float, int, torch.Ge
     return lambda epsilon, queries, generator: partial(attack, epsilon=epsilon, queries=queries, generator=generator)
 
 
-PGD100 = GRADIENT_ATTACKS["pgd100"]
+def _feature_matching(epsilon: float, queries: int, generator: torch.Generator) -> Attack:
+    def attack(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+        start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=generator)
+        size = epsilon / PGD100.divisor
+        return feature_matching(
+            model, images, labels, guides=images, epsilon=epsilon, step_size=size, steps=PGD100.steps, start=start
+        )
+
+    return attack
+
+
+def _knowing_fsr(climb: Callable[..., Tensor], words: str, path: GradientAttack = PGD100) -> Ascent:
+    return Ascent(path, climb, f"{UNTIL_WRONG}{words}: ")
+
+
 ASCENTS: Mapping[str, Ascent] = {
     **{name: Ascent(path) for name, path in GRADIENT_ATTACKS.items()},
     "pgd20_transfer": Ascent(GRADIENT_ATTACKS["pgd20"]),
-    "relaxed_mask": Ascent(
-        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=0.3)), "backward through masks of tau 0.3: "
+    "relaxed_mask": _knowing_fsr(
+        partial(mask_pgd, mask_gradient=partial(relaxed, tau=0.3)), "backward through masks of tau 0.3"
     ),
-    "very_relaxed_mask": Ascent(
-        PGD100, partial(mask_pgd, mask_gradient=partial(relaxed, tau=1.0)), "backward through masks of tau 1: "
+    "very_relaxed_mask": _knowing_fsr(
+        partial(mask_pgd, mask_gradient=partial(relaxed, tau=1.0)), "backward through masks of tau 1"
     ),
-    "detached_mask": Ascent(PGD100, partial(mask_pgd, mask_gradient=detached), "no gradient of the masks: "),
-    "mask_alone": Ascent(PGD100, partial(mask_pgd, mask_gradient=alone), "gradients of the masks alone: "),
-    "all_heads": Ascent(PGD100, all_heads, "all heads: "),
-    "all_heads_margin": Ascent(replace(PGD100, loss="margin"), all_heads, "all heads: "),
+    "detached_mask": _knowing_fsr(partial(mask_pgd, mask_gradient=detached), "no gradient of the masks"),
+    "mask_alone": _knowing_fsr(partial(mask_pgd, mask_gradient=alone), "gradients of the masks alone"),
+    "all_heads": _knowing_fsr(all_heads, "all heads"),
+    "all_heads_margin": _knowing_fsr(all_heads, "all heads", replace(PGD100, loss="margin")),
 }
 SEARCHES: Mapping[str, Search] = {
+    "feature_matching": Search(
+        _feature_matching,
+        f"{UNTIL_WRONG}features of another class nearby in the batch: 100 steps of epsilon/10, random start",
+        batch=250,
+    ),
     "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, batch=100),
     "nattack": Search(_by_queries(nattack), "NAttack, {queries} queries", queries=40_000, batch=5),
     "hop_skip_jump": Search(
@@ -114,7 +136,15 @@ MASKS_OF: Mapping[str, tuple[str, ...]] = {
     "mask_alone": ("gumbel",),
 }
 """Masks of FSR that have what the attack goes through: a Separation Net, or a gradient of their own."""
-NEED_FSR = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", "all_heads", "all_heads_margin")
+NEED_FSR = (
+    "relaxed_mask",
+    "very_relaxed_mask",
+    "detached_mask",
+    "mask_alone",
+    "all_heads",
+    "all_heads_margin",
+    "feature_matching",
+)
 
 
 def attack_named(
