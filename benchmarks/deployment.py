@@ -1,6 +1,6 @@
 """python -m benchmarks.deployment: what FSR, int8, evidence and attack graphs cost in onnxruntime.
 
-Each row times two graphs in pairs of single calls, on random weights and images; see `benchmarks.pairs`.
+Each row times two graphs in pairs of single calls, on random weights and images; see `training.pairs`.
 """
 
 import logging
@@ -19,7 +19,6 @@ import torch
 import tyro
 from torch import Tensor, nn
 
-from benchmarks.pairs import Measured, Pair, measured
 from export.attack_graph import attack_network, example_inputs
 from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
@@ -29,6 +28,7 @@ from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
 from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph
 from fsr_serve.session import Floats, OnnxModel, start_onnxruntime
 from training.models import create_model
+from training.pairs import Measured, Pair, measured
 
 SHAPE = (32, 32)
 

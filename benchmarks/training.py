@@ -1,13 +1,13 @@
 """python -m benchmarks.training: what a step of adversarial training costs, against the paper's way written out.
 
-Each row times two calls in pairs, on random images; see `benchmarks.pairs`.
+Each row times two calls in pairs, on random images; see `training.pairs`.
 """
 
 import platform
 import statistics
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,11 +15,11 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.pairs import Measured, Pair, measured, quartiles, timed
 from benchmarks.training_steps import PAPER, SIDE, AsWritten, Ours
 from training.device import Device, pick_device
 from training.environment import environment
 from training.models import FSRNet
+from training.pairs import Measured, Pair, measured, quartiles, timed
 from training.processes import ALONE
 
 EPOCH_IMAGES = 47_500
@@ -72,7 +72,7 @@ def report(arguments: Arguments) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     ours = Ours(arguments.width, arguments.batch, device)
     for row in rows(arguments, ours, device):
-        yield line(row, measured(row.pair, arguments.pairs, waiting_for(device)), arguments.batch)
+        yield line(row, measured(row.pair, arguments.pairs, device.wait), arguments.batch)
     yield ""
     yield from cuda_rows(arguments, ours, device)
 
@@ -107,8 +107,7 @@ def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]
     if not device.is_cuda:
         yield "| images/s, epoch seconds, share of the bf16 matrix peak | not run: no CUDA device |"
         return
-    wait = waiting_for(device)
-    low, seconds, high = quartiles([timed(ours.step, wait) for _ in range(arguments.pairs)])
+    low, seconds, high = quartiles([timed(ours.step, device.wait) for _ in range(arguments.pairs)])
     images_per_second = arguments.batch / seconds
     peak, forward = matrix_peak(device), forward_flop(ours.state.model)
     passes = 3 * (PAPER.pgd_steps + 1)  # forward, gradient of the features, gradient of the weights
@@ -125,9 +124,8 @@ def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]
 def matrix_peak(device: Device) -> float:
     """FLOP/s of a bfloat16 product of two square matrices, the median of 20."""
     left, right = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE, device=device.torch_device, dtype=torch.bfloat16)
-    wait = waiting_for(device)
-    timed(lambda: left @ right, wait)
-    return 2 * MATRIX_SIDE**3 / statistics.median(timed(lambda: left @ right, wait) for _ in range(20))
+    timed(lambda: left @ right, device.wait)
+    return 2 * MATRIX_SIDE**3 / statistics.median(timed(lambda: left @ right, device.wait) for _ in range(20))
 
 
 def forward_flop(model: FSRNet) -> int:
@@ -144,10 +142,6 @@ def line(row: Row, found: Measured, batch: int) -> str:
     low, median, high = found.ratio
     speeds = " | ".join(f"{batch / seconds:.1f}" for seconds in found.medians)
     return f"| {row.pair.name} | {median:.3f} ({low:.3f} - {high:.3f}) | {row.wanted} | {speeds} |"
-
-
-def waiting_for(device: Device) -> Callable[[], None]:
-    return torch.cuda.synchronize if device.is_cuda else lambda: None
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from torch import nn
 
 from training.device import Device
 from training.evaluation import cost_command
-from training.evaluation.cost import Subject, alternated, quartiles, size_of, size_of_network
+from training.evaluation.cost import Subject, size_of, size_of_network
 from training.evaluation.cost_command import Arguments, CostError, report
 from training.evaluation.paper import Asked, paper_figures
 from training.models import create_model
@@ -40,19 +40,6 @@ def test_counting_leaves_the_network_in_its_mode():
     model = create_model("resnet18", width=2).train()
     size_of(model)
     assert model.training
-
-
-def test_calls_take_turns_in_alternating_order_after_one_of_each():
-    order = []
-    found = alternated(lambda: order.append("plain"), lambda: order.append("fsr"), 3, CPU)
-    assert order == ["plain", "fsr", "fsr", "plain", "plain", "fsr", "fsr", "plain"]
-    assert (len(found.plain), len(found.fsr)) == (3, 3)
-    assert found.ratios == [fsr / plain for plain, fsr in zip(*found, strict=True)]
-
-
-def test_quartiles_of_one_value_are_that_value():
-    assert quartiles([2.0]) == (2.0, 2.0, 2.0)
-    assert quartiles([1.0, 2.0, 3.0]).median == 2.0
 
 
 @pytest.mark.parametrize("call", ["forward_pass", "pgd20", "training_step"])

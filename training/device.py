@@ -47,6 +47,11 @@ class Device:
         """Context in which networks run in this device's format."""
         return torch.autocast(self.torch_device.type, dtype=torch.bfloat16, enabled=self.dtype is torch.bfloat16)
 
+    def wait(self) -> None:
+        """Until it has done all that it was given."""
+        if self.is_cuda:
+            torch.cuda.synchronize(self.torch_device)
+
     def place(self, tensor: Tensor) -> Tensor:
         """The same in the device's memory; this process goes on while a GPU copies."""
         if self.is_cuda and not tensor.is_cuda:

@@ -15,11 +15,11 @@ import tyro
 
 from benchmarks.deployment import evidence_graph
 from benchmarks.gpu.sessions import Call, ProviderError, Way, in_onnxruntime, in_torch
-from benchmarks.pairs import quartiles, timed
 from export.folding import fold_batch_norm
 from export.graph import restricted, write_graphs
 from export.precision import to_fp16
 from training.models import FSRNet, create_model
+from training.pairs import quartiles, timed
 
 CLASSES, SIDE = 10, 32
 CLOSE = {"fp32": 1e-3, "TF32": 5e-2, "fp16": 5e-2}

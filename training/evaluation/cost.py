@@ -1,9 +1,7 @@
 """What a network costs: parameters, FLOPs, time and memory, with FSR beside without (Table 7 and section 4.4)."""
 
 import multiprocessing
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -129,49 +127,6 @@ class Subject:
         )
 
 
-class Pairs(NamedTuple):
-    """Seconds of two calls that took turns, pair by pair."""
-
-    plain: list[float]
-    fsr: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        return [fsr / plain for plain, fsr in zip(self.plain, self.fsr, strict=True)]
-
-
-def alternated(plain: Call, fsr: Call, pairs: int, device: Device) -> Pairs:
-    """Time both calls in pairs, each in the opposite order of the one before; one call of each comes first."""
-    found = Pairs([], [])
-    both = [(plain, found.plain), (fsr, found.fsr)]
-    for call, _ in both:
-        timed(call, device)
-    for pair in range(pairs):
-        for call, seconds in both if pair % 2 else both[::-1]:
-            seconds.append(timed(call, device))
-    return found
-
-
-def timed(call: Call, device: Device) -> float:
-    """Seconds until the device has done it."""
-    _wait(device)
-    started = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - started
-
-
-class Quartiles(NamedTuple):
-    low: float
-    median: float
-    high: float
-
-
-def quartiles(values: Sequence[float]) -> Quartiles:
-    """Of one value that value three times."""
-    return Quartiles(*(statistics.quantiles(values, n=4) if len(values) > 1 else [*values] * 3))
-
-
 def peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
     """The most memory held while `call`, a method of `Subject`, ran twice: the GPU's, else a fresh process's.
 
@@ -187,8 +142,3 @@ def _peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
     for _ in range(2):
         run()
     return device.peak_memory_bytes()
-
-
-def _wait(device: Device) -> None:
-    if device.is_cuda:
-        torch.cuda.synchronize(device.torch_device)

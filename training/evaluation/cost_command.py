@@ -11,9 +11,10 @@ import tyro
 
 from training.device import Device, pick_device
 from training.environment import environment
-from training.evaluation.cost import Subject, alternated, peak_bytes, quartiles, size_of_network
+from training.evaluation.cost import Subject, peak_bytes, size_of_network
 from training.evaluation.paper import Asked, paper_figures
 from training.models import BACKBONES
+from training.pairs import Pair, measured, quartiles
 from training.processes import ALONE
 
 MEBIBYTE = 2**20
@@ -129,10 +130,10 @@ def time_lines(arguments: Arguments, device: Device) -> Iterator[str]:
     ]
     for (name, row), (plain_peak, fsr_peak) in zip(wanted, peaks, strict=True):
         plain, fsr = (getattr(subject, row.call)(row.batch) for subject in subjects(name, arguments, device))
-        found = alternated(plain, fsr, arguments.pairs, device)
+        found = measured(Pair(f"{name}, {row.name}", fsr, plain), arguments.pairs, device.wait)
         yield (
-            f"| {name} | {row.name} | {row.batch} | {spread([1000 * one for one in found.plain], 1)} "
-            f"| {spread([1000 * one for one in found.fsr], 1)} | {spread(found.ratios, 3)} | {row.paper} "
+            f"| {name} | {row.name} | {row.batch} | {spread(milliseconds(found.reference), 1)} "
+            f"| {spread(milliseconds(found.candidate), 1)} | {spread(found.ratio, 3)} | {row.paper} "
             f"| {plain_peak:,} | {fsr_peak:,} |"
         )
 
@@ -159,6 +160,11 @@ def subjects(name: str, arguments: Arguments, device: Device) -> list[Subject]:
     return [Subject(name, fsr=fsr, width=arguments.width, device=device) for fsr in (False, True)]
 
 
-def spread(values: list[float], decimals: int) -> str:
-    low, median, high = quartiles(values)
+def milliseconds(seconds: list[float]) -> tuple[float, float, float]:
+    """Their quartiles."""
+    return quartiles([1000 * one for one in seconds])
+
+
+def spread(of: tuple[float, float, float], decimals: int) -> str:
+    low, median, high = of
     return f"{median:.{decimals}f} ({low:.{decimals}f} - {high:.{decimals}f})"

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from benchmarks.pairs import Measured, Pair, measured, quartiles, timed
+from training.pairs import Measured, Pair, measured, quartiles, timed
 
 
 def test_each_pair_is_timed_in_the_opposite_order_of_the_one_before():
