@@ -1,6 +1,8 @@
 """Evaluations that are interrupted, shared by processes, repeated from other starts, and put together."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -135,6 +137,25 @@ def test_flags_are_known_in_any_order_and_only_when_whole(tmp_path):
     again.write(slice(0, 4), np.zeros(4, bool), 0.5)
     again.write(slice(8, 10), np.ones(2, bool), 0.5)
     assert read_flags(path, 10).tolist() == [False] * 4 + [True, False, True, True, True, True]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+import numpy as np
+from training.evaluation.flags import FlagsFile
+flags = FlagsFile(Path(sys.argv[1]), 4)
+for _ in range(200):
+    flags.write(slice(0, 4), np.ones(4, bool), 0.0)
+"""
+
+
+def test_two_processes_that_measure_the_same_disturb_neither(tmp_path):
+    path = tmp_path / "flags.npz"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path]) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert read_flags(path, 4).all()
+    assert list(tmp_path.iterdir()) == [path], "nothing is left behind"
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip"])
