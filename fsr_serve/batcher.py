@@ -128,6 +128,8 @@ class Batcher:
         if not ahead:
             return  # an idle server always tries, or a wrong estimate would never mend
         remaining = deadline - asyncio.get_running_loop().time()
+        if remaining <= 0:
+            raise _expiry()
         finish = self._predict(ahead + count)
         if decode_seconds:  # images are decoded while those before them are computed: the slower of the two counts
             finish = max(finish, decode_seconds + self._predict(count))
@@ -227,9 +229,10 @@ class Batcher:
     async def _answer(self, parts: Sequence[_Part]) -> None:
         loop, started = asyncio.get_running_loop(), perf_counter()
         try:
-            # while another batch runs, this one is put together; the lock serves batches in their order
-            images = await loop.run_in_executor(self._threads, self._assemble, parts) if self._device.locked() else None
+            # put together while another one runs; in line for the session before it is, so that none overtakes it
+            assembling = loop.run_in_executor(self._threads, self._assemble, parts) if self._device.locked() else None
             async with self._device:
+                images = await assembling if assembling else None
                 logits = await loop.run_in_executor(self._threads, self._compute, parts, images)
         except Exception as error:  # whatever a session raises is the answer of those it concerns
             if len(parts) > 1:

@@ -82,6 +82,7 @@ def test_random_start_differs_between_calls_and_none_is_deterministic(batch):
 
 def test_pgd_raises_the_loss_more_than_fgsm(batch):
     images, labels = batch
+    torch.manual_seed(0)
     model = create_model("resnet18", width=8).eval()
 
     def loss(adversarial):

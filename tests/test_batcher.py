@@ -1,6 +1,7 @@
 """Requests -> batches."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -74,6 +75,28 @@ async def test_the_second_slot_takes_a_full_batch_only(batcher, session, registr
     session.let_go()
     await asyncio.gather(*requests)
     assert session.batches == [[1], [2, 3, 4, 5], [10, 11, 12, 13], [14]]
+
+
+@in_a_loop
+async def test_a_batch_that_is_put_together_slowly_keeps_its_turn(batcher, session, monkeypatch):
+    assemble, go_on = batcher._assemble, threading.Event()
+
+    def slowly(parts):
+        if parts[0].images[0, 0, 0, 0] == 2:
+            go_on.wait(10)
+        return assemble(parts)
+
+    monkeypatch.setattr(batcher, "_assemble", slowly)
+    requests = [ask(batcher, 1)]
+    await session.has_started()
+    requests += [ask(batcher, 2, 3, 4, 5), ask(batcher, 6, 7, 8, 9)]
+    await settle()
+    session.let_go()
+    await requests[0]
+    await asyncio.sleep(0.05)  # in which the third could overtake the second
+    go_on.set()
+    await asyncio.gather(*requests)
+    assert session.batches == [[1], [2, 3, 4, 5], [6, 7, 8, 9]]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ async def test_decoding_and_computing_go_on_side_by_side(batcher, session):
     batcher.batch_time.observe(1, 2.0)
     running = ask(batcher, 1)
     await session.has_started()
-    deadline = asyncio.get_running_loop().time() + 6
+    deadline = asyncio.get_running_loop().time() + 6.8
     batcher.admit(1, deadline, decode_seconds=2.5)  # not 2.5 after the two batches' 4
     with pytest.raises(RequestError, match="an answer would take about 5.500 seconds"):
         batcher.admit(1, deadline, decode_seconds=3.5)

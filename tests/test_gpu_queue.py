@@ -28,7 +28,7 @@ def touching(path, *gates):
 def test_work_that_is_stopped_goes_on_in_the_next_call_until_it_is_done(tmp_path):
     queue, gate, told = Queue(tmp_path / "queue", together=1), tmp_path / "gate", []
     chain = [touching(tmp_path / "file", gate), touching(tmp_path / "after")]
-    queue.work([chain], 1.0, told.append)
+    queue.work([chain], 3.0, told.append)
     assert told[-1] == "file: stopped, the time is over"
     assert not any(map(queue.is_done, chain))
     assert not (tmp_path / "after").exists()
@@ -72,7 +72,7 @@ def ctrl_c():
 
 
 def test_ctrl_c_begins_nothing_new(tmp_path, ctrl_c):
-    press = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(1)"
+    press = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(5)"
     chains = [[Job("pressed", (sys.executable, "-c", press))], [touching(tmp_path / "after")]]
     with pytest.raises(KeyboardInterrupt):
         Queue(tmp_path / "queue", together=1).work(chains, 120.0, lambda line: None)

@@ -213,7 +213,7 @@ def test_a_body_that_does_not_come_is_given_up(server, monkeypatch):
         scope = {"type": "http", "method": "POST", "path": "/classify", "query_string": b"", "http_version": "1.1"}
         scope["headers"] = [(b"content-type", b"image/png"), (b"content-length", b"1000")]
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(create_app(lambda: server)(scope, receive, send), 1)
+            await asyncio.wait_for(create_app(lambda: server)(scope, receive, send), 3)
 
     asyncio.run(request())
     assert sent[0]["status"] == 408

@@ -122,9 +122,10 @@ def test_when_one_worker_cannot_load_it_all_go_back(two, several, monkeypatch):
 
 
 def test_when_one_worker_is_silent_all_go_back(two, several, monkeypatch):
-    monkeypatch.setattr("fsr_serve.model_control.FOLLOW_SECONDS", 0.5)
     silent = Worker(two[0].registry._worker.folder)
-    answer = load(two[0], 2)
+    with monkeypatch.context() as impatient:
+        impatient.setattr("fsr_serve.model_control.FOLLOW_SECONDS", 0.5)
+        answer = load(two[0], 2)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "workers_did_not_follow")
     assert served(two[0]) == 3
     silent.leave()

@@ -25,6 +25,7 @@ STORED = {"fp16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8}
 
 @pytest.fixture(scope="module")
 def network():
+    torch.manual_seed(0)
     return with_random_statistics(create_model("resnet18", width=8))
 
 

@@ -35,7 +35,8 @@ def run(version, tiny_data, **options):
     return {verdict.found.attack: verdict for verdict in verify(Arguments(version, str(tiny_data), **options))}
 
 
-def test_it_agrees_with_the_evaluation_in_torch_from_the_same_starts(version, checkpoint, tiny_data):
+def test_it_agrees_with_the_evaluation_in_torch_from_the_same_starts(version, checkpoint, tiny_data, tmp_path):
+    checkpoint = shutil.copytree(checkpoint, tmp_path / "run")
     found = run(version, tiny_data, split="train", images=300)
     report(EvaluationArguments(checkpoint, split="train", images=300, attacks=("fgsm", "pgd20", "cw")))
     for result in load_results(checkpoint):
