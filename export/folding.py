@@ -3,7 +3,7 @@
 import copy
 
 from torch import fx, nn
-from torch.nn.utils import fuse_conv_bn_eval
+from torch.nn.utils import fuse_conv_bn_eval as fused
 
 
 def fold_batch_norm(model: nn.Module) -> nn.Module:
@@ -27,6 +27,6 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
         convolution = modules[str(before.target)]
         is_alone = len(before.users) == 1 and targets.count(before.target) == targets.count(node.target) == 1
         if isinstance(convolution, nn.Conv2d) and is_alone:
-            folded.set_submodule(str(before.target), fuse_conv_bn_eval(convolution, norm))
+            folded.set_submodule(str(before.target), fused(convolution, norm))
             folded.set_submodule(str(node.target), nn.Identity().eval())
     return folded

@@ -25,8 +25,8 @@ SLOTS = 2
 """One batch runs while the next is put together."""
 
 EXPECTED_SHARE = 0.8
-"""Of the time to its deadline, that an answer may be expected to take. Under overload the queue is always as long as is
-admitted: were that the whole time, each batch slower than expected would be computed for nobody."""
+"""Of the time to a request's deadline: it is admitted when its answer is expected within that. Under overload the queue
+is always as long as is admitted; with the whole time, each batch slower than expected would be computed for nobody."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ class Batcher:
             finish = max(finish, decode_seconds + self._predict(count))
         if finish > EXPECTED_SHARE * remaining:
             message = (
-                f"an answer would take about {finish:.3f} seconds; at most {EXPECTED_SHARE:.0%} of the {remaining:.3f} "
-                "to the deadline are promised"
+                f"an answer would take about {finish:.3f} seconds, more than {EXPECTED_SHARE:.0%} of the "
+                f"{remaining:.3f} to the deadline; come back later, or with more time"
             )
             raise _come_back("deadline_unreachable", message, max(decode_seconds, self._predict(ahead)))
 
