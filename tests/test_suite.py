@@ -75,13 +75,26 @@ def test_transfer_attacks_see_their_source_alone(network, data):
 
 
 def test_definitions_tell_attacks_and_budgets_apart():
-    texts = {definition_of(name, Budget(queries=queries)) for name in NAMES for queries in (10, 20)}
+    texts = {definition_of(name, Budget(queries=queries), 10) for name in NAMES for queries in (10, 20)}
     with_queries = [name for name in SEARCHES if SEARCHES[name].queries]
     same = ["pgd20_transfer"]  # told apart by what it is crafted on
     assert len(texts) == len(NAMES) + len(with_queries) - len(same)
-    assert (
-        definition_of("cw", Budget(restarts=5)) == "margin loss, confidence 50, 30 steps of epsilon/10, 5 random starts"
-    )
+    five_starts = "margin loss, confidence 50, 30 steps of epsilon/10, 5 random starts"
+    assert definition_of("cw", Budget(restarts=5), 10) == five_starts
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "version"),
+    [
+        (2, "not standard, 2 classes allow no more than apgd-ce, fab-t, square"),
+        (3, "not standard, 3 classes allow no more than apgd-ce, apgd-dlr, fab-t, square"),
+        (4, "standard but for its targets, 3 classes instead of 9"),
+        (10, "standard"),
+        (200, "standard"),
+    ],
+)
+def test_autoattack_on_few_classes_says_what_it_lacks(num_classes, version):
+    assert definition_of("autoattack", Budget(), num_classes) == f"AutoAttack, {version}"
 
 
 def test_reports_of_transfers_name_their_source(run):

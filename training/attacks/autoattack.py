@@ -7,8 +7,10 @@ from torch import Tensor
 
 from training.attacks.pgd import Model
 
-FEWEST_CLASSES = 10
-"""Of the standard version, which aims at nine other classes."""
+STANDARD_CLASSES = 10
+"""From so many on it is the standard version, which aims at nine other classes."""
+TARGETED_CLASSES = 4
+"""The fewest that targeted APGD can do with."""
 
 
 def autoattack(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, seed: int) -> Tensor:
@@ -37,7 +39,7 @@ def autoattack(model: Model, images: Tensor, labels: Tensor, *, epsilon: float, 
         seed=seed,
     )
     suite.apgd.n_restarts = suite.fab.n_restarts = 1
-    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(num_classes, FEWEST_CLASSES) - 1
+    suite.apgd_targeted.n_target_classes = suite.fab.n_target_classes = min(num_classes, STANDARD_CLASSES) - 1
     tracer = sys.gettrace()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -63,4 +65,13 @@ def attacks_for(num_classes: int) -> list[str]:
     """The package's names of the attacks that so many classes allow, in order; those of the standard from four on."""
     if num_classes == 2:
         return ["apgd-ce", "fab-t", "square"]
-    return ["apgd-ce", "apgd-dlr" if num_classes == 3 else "apgd-t", "fab-t", "square"]
+    return ["apgd-ce", "apgd-t" if num_classes >= TARGETED_CLASSES else "apgd-dlr", "fab-t", "square"]
+
+
+def version_for(num_classes: int) -> str:
+    """What is run on so many classes, in words: the standard version, or what it lacks."""
+    if num_classes >= STANDARD_CLASSES:
+        return "standard"
+    if num_classes >= TARGETED_CLASSES:
+        return f"standard but for its targets, {num_classes - 1} classes instead of {STANDARD_CLASSES - 1}"
+    return f"not standard, {num_classes} classes allow no more than {', '.join(attacks_for(num_classes))}"

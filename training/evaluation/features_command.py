@@ -87,15 +87,16 @@ def report(arguments: Arguments) -> str:
         )
     own = {name: wilson(int((part.answers == tests.labels).sum()), len(tests)) for name, part in seen.items()}
     masks = {name: part.mask for name, part in seen.items()}
+    attacked = threat.describe(len(training.classes))
     given = [
         run.description,
         f"{tests_name}, n = {len(tests)} (SHA-256 {tests.sha256[:12]}); neighbours: {training_name}, "
         f"n = {len(training)} (SHA-256 {training.sha256[:12]})",
-        f"attack: {threat.description}",
+        f"attack: {attacked}",
         f"measured {date.today().isoformat()}; intervals of 95 % (Wilson); features averaged over places",
     ]
     text = markdown(given, own, rows, masks)
-    caption = f"{run.description}. {tests_name}, n = {len(tests)}, {len(training)} neighbours. {threat.description}."
+    caption = f"{run.description}. {tests_name}, n = {len(tests)}, {len(training)} neighbours. {attacked}."
     draw_features(rows, masks, caption).savefig(arguments.out / "features.png", dpi=150)
     write_numbers(arguments.out, rows, masks)
     (arguments.out / "features.md").write_text(text)

@@ -84,6 +84,7 @@ def draw(arguments: Arguments) -> str:
     data, name = open_data(run.path, run.config, arguments.data, arguments.split)
     data = spread(data, arguments.images, "images", most=MOST_IMAGES)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
+    attacked = threat.describe(len(data.classes))
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     device.place_model(run.model)
@@ -100,7 +101,7 @@ def draw(arguments: Arguments) -> str:
     caption = (
         "Orange speaks for the true class, blue against it. Evidence: the auxiliary head's weights times a feature, on "
         "one scale per image; the number below is the mean over the map, the head's logit less its bias. Grad-CAM: of "
-        f"the last features, each map on its own scale. {run.description}. {name}. Attacked: {threat.description}."
+        f"the last features, each map on its own scale. {run.description}. {name}. Attacked: {attacked}."
     )
     if arguments.natural is not None:
         objective = RunFolder(arguments.natural).config().recipe.objective

@@ -110,7 +110,7 @@ RULES: Sequence[Rule] = (
             and found[SWEEP[-1]].accuracy <= 0.01
         ),
     ),
-    Rule("5", "AutoAttack, standard", ("autoattack",), None),
+    Rule("5", "AutoAttack", ("autoattack",), None),
     Rule(
         "6",
         "C&W leaves at most 5 points more than AutoAttack",

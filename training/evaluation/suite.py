@@ -25,6 +25,7 @@ from training.attacks import (
     ti_fgsm,
 )
 from training.attacks.adaptive import all_heads, feature_matching, mask_pgd
+from training.attacks.autoattack import version_for
 from training.attacks.mask_gradients import alone, detached, relaxed
 from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
 
@@ -61,14 +62,14 @@ class Search:
 
     make: Callable[[float, int, torch.Generator], Attack]
     words: str
-    """Of the definition; `{queries}` stands for their number."""
+    """Of the definition; `{queries}` stands for their number, `{version}` for that of AutoAttack."""
     queries: int = 0
     """The usual number per image."""
     batch: int = 50
     """Few images at a time where each takes long, so that little is lost by an interruption."""
 
-    def definition(self, budget: Budget) -> str:
-        return self.words.format(queries=budget.queries)
+    def definition(self, budget: Budget, num_classes: int) -> str:
+        return self.words.format(queries=budget.queries, version=version_for(num_classes))
 
 
 def _by_queries(attack: Callable[..., Tensor]) -> Callable[[float, int, torch.Generator], Attack]:
@@ -124,7 +125,7 @@ SEARCHES: Mapping[str, Search] = {
     ),
     "autoattack": Search(
         lambda epsilon, queries, generator: partial(autoattack, epsilon=epsilon, seed=generator.initial_seed()),
-        "AutoAttack, standard",
+        "AutoAttack, {version}",
         batch=25,
     ),
 }
@@ -178,9 +179,9 @@ def attack_named(
     return lambda model, images, labels: attack(source, images, labels)
 
 
-def definition_of(name: CheckpointAttack, budget: Budget) -> str:
-    """The attack in words, for reports."""
-    return ASCENTS[name].definition(budget) if name in ASCENTS else SEARCHES[name].definition(budget)
+def definition_of(name: CheckpointAttack, budget: Budget, num_classes: int) -> str:
+    """The attack on a network of so many classes in words, for reports."""
+    return ASCENTS[name].definition(budget) if name in ASCENTS else SEARCHES[name].definition(budget, num_classes)
 
 
 def queries_of(name: CheckpointAttack) -> int:
