@@ -1,7 +1,7 @@
 """Labelled images as the server sees them: encoded files through its own decoding. No torch."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import datasets
@@ -24,6 +24,10 @@ class LabelledImages:
     labels: npt.NDArray[np.int64]
     sha256: str
     """Of pixels, labels and class names; equal to `training.data.ImageData.sha256` of the same pixels."""
+
+    def part(self, chosen: slice | npt.NDArray[np.int64]) -> "LabelledImages":
+        """Some of them; `sha256` stays that of all."""
+        return replace(self, images=self.images[chosen], labels=self.labels[chosen])
 
 
 def load_as_served(source: str, split: str, manifest: Manifest, count: int | None) -> LabelledImages:

@@ -6,6 +6,7 @@ models/<name>/<version>/
     attack.onnx      images, labels int64 (n,), loss_weights float32 (2,) [cross-entropy, margin]
                      -> logits, loss (n,), gradient (n, 3, h, w) of the summed loss
     weights.data     the external data that the graphs share
+    checks.npz       how clean images look to the checks, once `python -m export.checks` has measured it
     manifest.json    `Manifest`
     manifest.sha256  `sha256sum -c` checks the manifest with it
     model.sig        signature of the files above, where there is one (`fsr_serve.signature`)
@@ -26,6 +27,7 @@ MODEL_FILE = "model.onnx"
 EVIDENCE_FILE = "evidence.onnx"
 ATTACK_FILE = "attack.onnx"
 WEIGHTS_FILE = "weights.data"
+CHECKS_FILE = "checks.npz"
 MANIFEST_FILE = "manifest.json"
 DIGEST_FILE = "manifest.sha256"
 SIGNATURE_FILE = "model.sig"
@@ -97,6 +99,37 @@ class Accuracy(_Frozen):
     """Day it was finished, ISO 8601."""
 
 
+class CheckFigure(_Frozen):
+    """What a check says of images that it was not calibrated on."""
+
+    check: str
+    attack: str
+    """`clean`, or the short name of the attack that made the images."""
+    definition: str
+    epsilon: float = Field(ge=0, le=1)
+    false_alarm_rate: float = Field(gt=0, lt=1)
+    """That the check was set to: p-values up to it count as suspicious."""
+    suspicious: float = Field(ge=0, le=1)
+    """Share of n: of clean images, of those that an attack has turned from right to wrong, of attacks by queries."""
+    low: float = Field(ge=0, le=1)
+    high: float = Field(ge=0, le=1)
+    n: int = Field(ge=1)
+    auroc: float | None = Field(default=None, ge=0, le=1)
+    """Of the attacked images against the clean ones; 0.5 is a coin."""
+    accepted_and_wrong: float | None = Field(default=None, ge=0, le=1)
+    """Share of all attacked images that are answered wrongly without having been suspicious."""
+    attacked: int | None = Field(default=None, ge=1)
+    queries: float | None = Field(default=None, ge=1)
+    """Median number until an attack by queries was suspicious."""
+    calibrated_on: int = Field(ge=1)
+    data: str
+    data_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    seed: int
+    runtime: str
+    measured: str
+    """Day, ISO 8601."""
+
+
 class Manifest(_Frozen):
     """What is known of a model version."""
 
@@ -115,6 +148,8 @@ class Manifest(_Frozen):
     """Measured on these very files."""
     checkpoint_accuracies: tuple[Accuracy, ...]
     """Measured in torch on the checkpoint that the files were made from."""
+    checks: tuple[CheckFigure, ...] = ()
+    """What the checks find and miss; empty until they are calibrated."""
     versions: dict[str, str]
     """Of the tools that made it, with opset, IR version and producer of the graphs."""
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
+from fsr_serve.checks.checker import Checker
 from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
@@ -35,7 +36,14 @@ Parsed = TypeVar("Parsed")
 class Classifier:
     """One verified model version and the session that runs it."""
 
-    def __init__(self, version: ModelVersion, session: Session, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        version: ModelVersion,
+        session: Session,
+        settings: Settings,
+        metrics: Metrics,
+        checker: Checker | None = None,
+    ) -> None:
         self.version = version
         self.identity: ModelIdentity = {
             "name": version.name,
@@ -43,6 +51,7 @@ class Classifier:
             "sha256": version.sha256,
         }
         self._session = session
+        self._checker = checker
         self._settings = settings
         self._metrics = metrics
         self._ladder = ladder(settings.max_batch_images)
@@ -84,6 +93,8 @@ class Classifier:
                     f"ones of shape {(count, len(self.classes))}"
                 )
             self._canary = images[:1], logits[:1]
+        if self._checker is not None:
+            self._checker.warm(size.height, size.width)
 
     async def check(self) -> None:
         """Run one known image among the others. Raises RequestError 503 when the session stalls, fails or errs.
@@ -122,20 +133,39 @@ class Classifier:
             return await asyncio.to_thread(parse)
 
     async def classify(
-        self, encoded: Sequence[bytes | RequestError], top_k: int, stages: Stages, deadline: float
+        self,
+        encoded: Sequence[bytes | RequestError],
+        top_k: int,
+        stages: Stages,
+        deadline: float,
+        with_evidence: bool = False,
     ) -> list[Prediction | RequestError]:
         """One result per image, in order; an image that cannot be read becomes the error that says why.
 
         `deadline` is a time of the running loop. Raises RequestError when the request as a whole is not admitted or
-        not done in time.
+        not done in time, and for evidence without checks.
         """
+        if with_evidence and self._checker is None:
+            raise RequestError(
+                400, "no_checks", "evidence is true but this server runs no checks; FSR_CHECKS names them"
+            )
         decoded = await self.decode(encoded, stages, deadline)
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:
             return [image for image in decoded if isinstance(image, RequestError)]
         images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
         logits = await self.logits(images, stages, deadline)
-        predictions = iter(self._predictions(logits, top_k))
+        found = self._predictions(logits, top_k)
+        if self._checker is not None:
+            remembered = self._checker.remember(images)
+            if with_evidence:
+                with stages.time("checks"):
+                    evidence = await self._checker.check(images, remembered, deadline)
+                for prediction, one in zip(found, evidence, strict=True):
+                    prediction["evidence"] = one
+            else:
+                self._checker.watch(images, deadline)
+        predictions = iter(found)
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
     async def decode(
@@ -191,7 +221,13 @@ class Classifier:
             {"label": classes[index], "class_index": index, "probability": probability}
             for index, probability in likeliest(logits, top_k)
         ]
-        return {**ranked[0], "top_k": ranked}
+        first = ranked[0]
+        return {
+            "label": first["label"],
+            "class_index": first["class_index"],
+            "probability": first["probability"],
+            "top_k": ranked,
+        }
 
 
 def ladder(greatest: int) -> tuple[int, ...]:

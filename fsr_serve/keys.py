@@ -89,9 +89,24 @@ class Keys:
 
     def authorize(self, authorization: str | None, scope: Scope) -> None:
         """Raises RequestError: 401 without a known key, 403 without the scope, 429 beyond the key's rate."""
+        name = self.check_scope(authorization, scope)
+        if name in self._allowances and (seconds := self._allowances[name].spend()):
+            limit = self._keys[name].requests_per_second
+            raise RequestError(
+                429,
+                "rate_limited",
+                f"the key {name!r} has {limit:g} requests a second in each worker",
+                retry_after_seconds=math.ceil(seconds),
+            )
+
+    def check_scope(self, authorization: str | None, scope: Scope) -> str | None:
+        """The name of the key, None where the scope is open. Takes nothing of its rate.
+
+        Raises RequestError: 401 without a known key, 403 without the scope.
+        """
         if self._path is None:
             if scope in OPEN_WITHOUT_KEYS:
-                return
+                return None
             raise RequestError(403, "no_keys", f"{scope!r} always needs a key and FSR_KEYS names no file of keys")
         self._refresh(self._path)
         name = self._find(authorization or "")
@@ -101,14 +116,7 @@ class Keys:
         if scope not in scopes:
             found = ", ".join(sorted(scopes)) or "nothing"
             raise RequestError(403, "missing_scope", f"the key {name!r} is for {found}; expected one for {scope!r}")
-        if name in self._allowances and (seconds := self._allowances[name].spend()):
-            limit = self._keys[name].requests_per_second
-            raise RequestError(
-                429,
-                "rate_limited",
-                f"the key {name!r} has {limit:g} requests a second in each worker",
-                retry_after_seconds=math.ceil(seconds),
-            )
+        return name
 
     def _find(self, authorization: str) -> str | None:
         scheme, _, given = authorization.partition(" ")

@@ -7,9 +7,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+P_VALUE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-STAGES = ("read", "decode", "queue", "inference")
+STAGES = ("read", "decode", "queue", "inference", "checks")
 
 
 class Metrics:
@@ -49,6 +50,26 @@ class Metrics:
             "fsr_cancelled", "Requests given up before their answer because the client left.", registry=registry
         )
         self.errors = Counter("fsr_errors", "Requests and images refused, by error code.", ["code"], registry=registry)
+        suspicious = Counter(
+            "fsr_suspicious_images", "Images that a check finds suspicious.", ["check"], registry=registry
+        )
+        self.suspicious = cache(suspicious.labels)
+        self.unchecked = Counter(
+            "fsr_unchecked_images",
+            "Images to be watched, but too many waited or time was up.",
+            registry=registry,
+        )
+        p_value = Histogram(
+            "fsr_check_p_value",
+            "Of checked images, by check; evenly spread while they are like those it was calibrated on.",
+            ["check"],
+            buckets=P_VALUE_BUCKETS,
+            registry=registry,
+        )
+        self.p_value = cache(p_value.labels)
+        self.check_duration = Histogram(
+            "fsr_check_duration_seconds", "Of all checks on up to 8 images.", buckets=BUCKETS, registry=registry
+        )
 
 
 class Stages:

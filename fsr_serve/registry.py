@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsr_serve.artifact import MODEL_FILE, find_model, read_version, versions_of
+from fsr_serve.checks.checker import Checker, CheckLimits
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import ArtifactError, FsrError, StateError
 from fsr_serve.metrics import Metrics
@@ -33,7 +34,13 @@ def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classif
         precision=settings.precision,
         threads=settings.session_threads,
     )
-    classifier = Classifier(version, session, settings, metrics)
+    checker = None
+    if settings.checks:
+        limits = CheckLimits(
+            settings.checks, settings.false_alarm_rate, settings.check_share, settings.max_check_images
+        )
+        checker = Checker.open(version, limits, metrics, device=settings.device, threads=settings.session_threads)
+    classifier = Classifier(version, session, settings, metrics, checker)
     classifier.warm()
     return classifier
 

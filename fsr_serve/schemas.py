@@ -30,10 +30,33 @@ class ClassProbability(TypedDict):
     probability: float
 
 
+class CheckResult(TypedDict):
+    """`p_value`: of images like those that the check was calibrated on, the share that looks at least as suspicious."""
+
+    p_value: float
+    is_suspicious: bool
+
+
+class Evidence(TypedDict):
+    """What speaks for and against an answer; for whom it was asked with a key of the scope `evidence`.
+
+    `is_suspicious` when any check finds it so; of clean images about the share `false_alarm_rate` is. `mask_mass` is
+    the share of the features' magnitude that FSR calls non-robust, and `heads` the likeliest class by the robust, the
+    non-robust and the recalibrated part of the features.
+    """
+
+    is_suspicious: bool
+    false_alarm_rate: float
+    checks: dict[str, CheckResult]
+    mask_mass: NotRequired[float]
+    heads: NotRequired[dict[str, ClassProbability]]
+
+
 class Prediction(ClassProbability):
     """The likeliest class, and the `top_k` likeliest in falling order."""
 
     top_k: list[ClassProbability]
+    evidence: NotRequired[Evidence]
 
 
 class ErrorDetail(TypedDict):

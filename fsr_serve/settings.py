@@ -7,10 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import to_json
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
+from fsr_serve.checks.calibration import CHECKS, CheckName
 from fsr_serve.errors import SettingsError
 from fsr_serve.session import Device, Precision, Runtime
 
@@ -23,6 +30,13 @@ PILLOW_PIXELS = 178_956_970
 
 # Kubernetes puts these into every pod that can see a service named fsr or fsr-...
 _OF_KUBERNETES = re.compile(r"FSR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+
+
+def _listed(value: object) -> object:
+    """`a,b` -> (a, b): how a variable lists names. A file has a list."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return tuple(value) if isinstance(value, list) else value
 
 
 class Settings(BaseSettings):
@@ -65,6 +79,15 @@ class Settings(BaseSettings):
     request_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
     """From the end of a request's body to its deadline; also the longest that X-Request-Timeout-Ms may ask for."""
 
+    checks: Annotated[tuple[CheckName, ...], NoDecode, BeforeValidator(_listed)] = ()
+    """Checks that look for attacks, by name: in a variable with commas between them. None by default."""
+    check_share: float = Field(default=0, ge=0, le=1)
+    """Of the requests that ask for no evidence: the share that is checked all the same, for the metrics alone."""
+    false_alarm_rate: float = Field(default=0.01, gt=0, lt=1)
+    """Share of clean images that the checks together may find suspicious."""
+    max_check_images: int = Field(default=64, ge=1)
+    """Images that wait to be checked; at least one whole request."""
+
     drain_seconds: float = Field(default=5, ge=0, le=600)
     """From SIGTERM, when readiness turns false, to the end of accepting requests."""
 
@@ -103,6 +126,16 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}MAX_QUEUE_IMAGES is {self.max_queue_images}; expected at least {PREFIX}MAX_IMAGES, "
                 f"which is {self.max_images}"
+            )
+        if self.checks and self.max_images > self.max_check_images:
+            raise ValueError(
+                f"{PREFIX}MAX_CHECK_IMAGES is {self.max_check_images}; expected at least {PREFIX}MAX_IMAGES, "
+                f"which is {self.max_images}"
+            )
+        if self.check_share and not self.checks:
+            raise ValueError(
+                f"{PREFIX}CHECK_SHARE is {self.check_share} but {PREFIX}CHECKS names no check; expected some of "
+                f"{', '.join(CHECKS)}, or a share of 0"
             )
         return self
 

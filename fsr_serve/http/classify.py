@@ -17,7 +17,8 @@ from fsr_serve.schemas import Answer, Prediction, RefusedImage
 
 DEFAULT_TOP_K = 5
 
-PARAMETERS = ("model", "top_k", "version")
+PARAMETERS = ("evidence", "model", "top_k", "version")
+BOOLEANS = {"true": True, "false": False}
 
 
 async def classify(request: ServedRequest) -> Response:
@@ -33,7 +34,7 @@ async def classify_file(request: ServedRequest) -> Response:
 async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages] | None) -> Response:
     server = request.server
     stages = Stages(server.metrics)
-    classifier, top_k = _parameters(request)
+    classifier, top_k, with_evidence = _parameters(request)
     timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         body = await read_body(request, server.settings.max_body_bytes)
@@ -41,7 +42,7 @@ async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages
 
     async def compute() -> list[Prediction | RequestError]:
         images: EncodedImages = [body] if parse is None else await classifier.parse(partial(parse, body), deadline)
-        return await classifier.classify(images, top_k, stages, deadline)
+        return await classifier.classify(images, top_k, stages, deadline, with_evidence)
 
     results = await while_connected(request, compute())
     errors = [result for result in results if isinstance(result, RequestError)]
@@ -65,11 +66,14 @@ def _entry(result: Prediction | RequestError) -> Prediction | RefusedImage:
     return result
 
 
-def _parameters(request: ServedRequest) -> tuple[Classifier, int]:
-    """What answers the request, from its start to its end, and how many classes it lists."""
+def _parameters(request: ServedRequest) -> tuple[Classifier, int, bool]:
+    """What answers the request, from its start to its end, how many classes it lists, and whether with evidence.
+
+    Raises RequestError 401 or 403 for evidence without a key for it.
+    """
     server = request.server
     if not request.scope["query_string"]:
-        return server.classifier, min(DEFAULT_TOP_K, len(server.classifier.classes))
+        return server.classifier, min(DEFAULT_TOP_K, len(server.classifier.classes)), False
     given = request.query_params
     if unknown := sorted(set(given) - set(PARAMETERS)):
         raise RequestError(
@@ -86,4 +90,11 @@ def _parameters(request: ServedRequest) -> tuple[Classifier, int]:
         raise RequestError(
             400, "parameter_out_of_range", f"top_k is {top_k[:50]!r}; expected one whole number from 1 to {classes}"
         )
-    return classifier, int(top_k)
+    evidence = given.get("evidence", "false")
+    if evidence not in BOOLEANS:
+        raise RequestError(
+            400, "parameter_out_of_range", f"evidence is {evidence[:50]!r}; expected {' or '.join(BOOLEANS)}"
+        )
+    if BOOLEANS[evidence]:
+        server.keys.check_scope(request.header(b"authorization"), "evidence")
+    return classifier, int(top_k), BOOLEANS[evidence]

@@ -50,17 +50,18 @@ QUERY = [
     query("top_k", {"type": "integer", "minimum": 1}, "How many classes are listed; at most all, by default 5."),
     query("model", {"type": "string"}, "Refused with 404 where another one serves."),
     query("version", {"type": "string"}, "Refused with 404 where another one serves."),
+    query("evidence", {"type": "boolean"}, "Check each image for attacks; needs a key of the scope evidence."),
 ]
 
 WAITED: Errors = {
-    429: ("queue_full", "deadline_unreachable"),
+    429: ("queue_full", "deadline_unreachable", "checks_busy"),
     503: ("draining",),
     504: ("deadline_exceeded",),
 }
 FILE_FAULTS = ("empty_image", "unreadable_image", "damaged_image")
 BODY_FAULTS = ("malformed_multipart", "malformed_json", "invalid_base64", "no_images")
 UNKNOWN = ("unknown_model", "unknown_version")
-QUERY_FAULTS = ("parameter_out_of_range", "unknown_parameter")
+QUERY_FAULTS = ("parameter_out_of_range", "unknown_parameter", "no_checks")
 
 
 @cache

@@ -6,7 +6,7 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest, mannwhitneyu, norm
 
 from training.evaluation.flags import Booleans
 
@@ -26,6 +26,11 @@ def wilson(correct: int, n: int) -> Interval:
     """Wilson's score interval for `correct` of `n` (Wilson, JASA 1927)."""
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     return Interval(correct / n, float(interval.low), float(interval.high))
+
+
+def area_under_roc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """How often a positive scores higher than a negative, ties counted half: 0.5 is a coin (Mann and Whitney, 1947)."""
+    return float(mannwhitneyu(positives, negatives).statistic) / (len(positives) * len(negatives))
 
 
 class McNemar(NamedTuple):

@@ -1,0 +1,195 @@
+"""What checks find and miss: false alarms, images attacked along gradients, and attacks by queries. No torch."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import onnxruntime
+from tqdm import tqdm
+
+from export.labelled_images import LabelledImages
+from export.verification import by_gradient
+from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, CheckFigure, ModelVersion
+from fsr_serve.checks.calibration import Calibration
+from fsr_serve.checks.history import QueryHistory
+from fsr_serve.checks.probe import AttackGraph
+from fsr_serve.checks.signals import Observer, Signal
+from fsr_serve.checks.square import square
+from fsr_serve.session import Device, Floats, OnnxModel
+from training.evaluation.protocol import GRADIENT_ATTACKS, Budget, GradientAttackName, definition_of
+from training.evaluation.statistics import area_under_roc, wilson
+from training.source import spread
+
+BATCH = 50
+RATES = (0.01, 0.05)
+"""Of false alarms, that figures are given for."""
+
+Signals = Mapping[Signal, Floats]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a version is attacked."""
+
+    version: ModelVersion
+    epsilon: float
+    queries: int
+    seed: int
+    device: Device
+    threads: int | None
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """Signals of images under an attack (n,), whether they were right without it, and whether they are wrong now."""
+
+    name: GradientAttackName
+    signals: Signals
+    was_right: np.ndarray
+    is_wrong: np.ndarray
+
+
+class Search(NamedTuple):
+    """An attack by queries on one image: it ends when it is noticed, when the answer is wrong, or unsuccessful."""
+
+    p_value: float
+    """The smallest of the history on the way."""
+    queries: int
+    is_wrong: bool
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Signals of clean images, and what came of the attacks on some of them."""
+
+    clean: Signals
+    attacked: Sequence[Attacked]
+    searches: Sequence[Search]
+
+
+class _NoticedError(Exception):
+    """Ends a search."""
+
+
+def signals_on(observer: Observer, images: Floats, what: str) -> dict[Signal, Floats]:
+    """Signals (n,) of images (n, 3, h, w), with a progress bar called `what`."""
+    found = []
+    with tqdm(total=len(images), desc=what, unit="img", leave=False) as bar:
+        for first in range(0, len(images), BATCH):
+            found.append(observer.observe(images[first : first + BATCH]).signals)
+            bar.update(len(images[first : first + BATCH]))
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def attacked(name: GradientAttackName, setting: Setting, observer: Observer, data: LabelledImages) -> Attacked:
+    """The protocol's attack on each of the images, from its random starts."""
+    version = setting.version
+    graph = AttackGraph(version.path / ATTACK_FILE, device=setting.device, threads=setting.threads)
+    session = OnnxModel(version.path / MODEL_FILE, device=setting.device, threads=setting.threads)
+    adversarial, was_right, is_wrong = [], [], []
+    with tqdm(total=len(data.labels), desc=name, unit="img", leave=False) as bar:
+        for first in range(0, len(data.labels), BATCH):
+            images, labels = data.images[first : first + BATCH], data.labels[first : first + BATCH]
+            found = by_gradient(graph, GRADIENT_ATTACKS[name], setting.epsilon, setting.seed, images, labels, first)
+            was_right.append(session.logits(images).argmax(axis=1) == labels)
+            is_wrong.append(session.logits(found).argmax(axis=1) != labels)
+            adversarial.append(found)
+            bar.update(len(labels))
+    signals = signals_on(observer, np.concatenate(adversarial), f"{name}, checked")
+    return Attacked(name, signals, np.concatenate(was_right), np.concatenate(is_wrong))
+
+
+def searched(setting: Setting, calibration: Calibration, data: LabelledImages, count: int) -> list[Search]:
+    """Square on `count` of the images, those of them that are right, each beside a stream of all others."""
+    session = OnnxModel(setting.version.path / MODEL_FILE, device=setting.device, threads=setting.threads)
+    chosen = spread(len(data.labels), count)
+    stream = QueryHistory(calibration.reach)
+    stream.count(np.delete(data.images, chosen, axis=0))
+    searches = []
+    for index in tqdm(chosen, desc="square", unit="img", leave=False):
+        image, label = data.images[index : index + 1], data.labels[index : index + 1]
+        if session.logits(image).argmax(axis=1) == label:
+            random = np.random.default_rng((setting.seed, int(index)))
+            searches.append(_search(session, calibration, copy.deepcopy(stream), image, label, setting, random))
+    return searches
+
+
+def _search(
+    session: OnnxModel,
+    calibration: Calibration,
+    history: QueryHistory,
+    image: Floats,
+    label: np.ndarray,
+    setting: Setting,
+    random: np.random.Generator,
+) -> Search:
+    p_values: list[float] = []
+
+    def answer(images: Floats) -> Floats:
+        p_values.append(float(calibration.p_values("history", {"similar": history.count(images)})[0]))
+        if p_values[-1] <= min(RATES):
+            raise _NoticedError
+        return session.logits(images)
+
+    try:
+        found = square(answer, image, label, epsilon=setting.epsilon, queries=setting.queries, random=random)
+    except _NoticedError:
+        return Search(p_values[-1], len(p_values), is_wrong=False)
+    return Search(min(p_values), len(p_values), bool(session.logits(found).argmax(axis=1) != label))
+
+
+def figures_of(
+    calibration: Calibration, measured: Measured, setting: Setting, data_name: str, data_sha256: str
+) -> Iterator[CheckFigure]:
+    """For each check and rate of false alarms: clean images first, then each attack that turned any image."""
+    common = {
+        "calibrated_on": calibration.n,
+        "data": data_name,
+        "data_sha256": data_sha256,
+        "seed": setting.seed,
+        "runtime": f"onnxruntime {onnxruntime.__version__}",
+        "measured": date.today().isoformat(),
+    }
+    for check, rate in product(calibration.checks, RATES):
+        clean = calibration.p_values(check, measured.clean)
+        own = common | {"check": check, "false_alarm_rate": rate}
+        as_they_are = {"attack": "clean", "definition": "images as they are", "epsilon": 0.0}
+        yield CheckFigure.model_validate(own | as_they_are | _share(clean <= rate))
+        own["epsilon"] = setting.epsilon
+        if check == "history":
+            if measured.searches:
+                yield CheckFigure.model_validate(own | _by_queries(measured.searches, rate, setting))
+            continue
+        for attack in measured.attacked:
+            p_values, turned = calibration.p_values(check, attack.signals), attack.was_right & attack.is_wrong
+            if turned.any():
+                by_attack = {
+                    "attack": attack.name,
+                    "definition": definition_of(attack.name, Budget()),
+                    "auroc": area_under_roc(-p_values[turned], -clean),
+                    "accepted_and_wrong": float((attack.is_wrong & (p_values > rate)).mean()),
+                    "attacked": len(p_values),
+                }
+                yield CheckFigure.model_validate(own | by_attack | _share(p_values[turned] <= rate))
+
+
+def _by_queries(searches: Sequence[Search], rate: float, setting: Setting) -> dict[str, object]:
+    noticed = np.array([search.p_value <= rate for search in searches])
+    queries = [search.queries for search in searches if search.p_value <= rate]
+    return {
+        "attack": "square",
+        "definition": definition_of("square", Budget(queries=setting.queries)),
+        "accepted_and_wrong": float(np.mean([search.is_wrong and search.p_value > rate for search in searches])),
+        "attacked": len(searches),
+        "queries": float(np.median(queries)) if queries else None,
+    } | _share(noticed)
+
+
+def _share(is_suspicious: np.ndarray) -> dict[str, object]:
+    """Of the images (n,), with the interval."""
+    share, low, high = wilson(int(is_suspicious.sum()), len(is_suspicious))
+    return {"suspicious": share, "low": low, "high": high, "n": len(is_suspicious)}

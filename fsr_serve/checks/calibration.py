@@ -1,0 +1,85 @@
+"""How suspicious clean images look: what a check compares an image with.
+
+A check averages the ranks of its signals among those of n clean images. Its p-value is split-conformal (Vovk et al.,
+2005): (1 + clean images that look at least as suspicious) / (n + 1). Of images like the clean ones a share of at most
+alpha has a p-value of at most alpha.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+from zipfile import BadZipFile
+
+import numpy as np
+
+from fsr_serve.checks.signals import Signal
+from fsr_serve.errors import ArtifactError
+from fsr_serve.session import Floats
+
+CheckName = Literal["confidence", "separation", "probe", "history"]
+
+CHECKS: dict[CheckName, tuple[Signal, ...]] = {
+    "confidence": ("lead",),
+    "separation": ("role_reversal", "disagreement", "lead"),
+    "probe": ("probe",),
+    "history": ("similar",),
+}
+"""The signals of each check. `confidence` costs nothing; those of single images have to beat it to be worth theirs."""
+REACH = "reach"
+"""The number beside the signals in the file."""
+
+
+def checks_from(signals: Mapping[Signal, object] | tuple[Signal, ...]) -> tuple[CheckName, ...]:
+    """The checks that these signals are enough for."""
+    return tuple(name for name, needs in CHECKS.items() if all(signal in signals for signal in needs))
+
+
+class Calibration:
+    """Signals of n clean images, each float32 (n,), in the same order; `reach` is that of the history."""
+
+    def __init__(self, signals: Mapping[Signal, Floats], reach: float) -> None:
+        self.signals = dict(signals)
+        self.reach = reach
+        self.n = len(next(iter(signals.values())))
+        self._sorted = {signal: np.sort(values) for signal, values in self.signals.items()}
+        self._scores = {check: np.sort(self._score(check, self.signals)) for check in checks_from(self.signals)}
+
+    @property
+    def checks(self) -> tuple[CheckName, ...]:
+        return tuple(self._scores)
+
+    def p_values(self, check: CheckName, signals: Mapping[Signal, Floats]) -> np.ndarray:
+        """Of images with these signals, (m,) in (0, 1]: the smaller, the more suspicious."""
+        below = np.searchsorted(self._scores[check], self._score(check, signals), side="left")
+        return np.asarray((1 + self.n - below) / (self.n + 1))
+
+    def _score(self, check: CheckName, signals: Mapping[Signal, Floats]) -> np.ndarray:
+        ranks = [_ranks(self._sorted[signal], signals[signal]) for signal in CHECKS[check]]
+        return np.asarray(np.mean(ranks, axis=0))
+
+    def write(self, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, **self.signals, **{REACH: np.float32(self.reach)})  # type: ignore[arg-type]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises ArtifactError for a file that is no calibration."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                signals = {name: arrays[name] for name in arrays.files}
+                reach = float(signals.pop(REACH))
+        except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise ArtifactError(f"{path} cannot be read as a calibration: {error}") from error
+        known = {signal for needs in CHECKS.values() for signal in needs}
+        lengths = {values.shape for values in signals.values()}
+        if not signals or not set(signals) <= known or len(lengths) != 1 or len(lengths.pop()) != 1:
+            raise ArtifactError(
+                f"{path} holds {', '.join(signals) or 'nothing'}; expected signals of the same images, each one of "
+                f"{', '.join(sorted(known))}. Make it anew with: python -m export.checks"
+            )
+        return cls(signals, reach)
+
+
+def _ranks(ascending: Floats, values: Floats) -> np.ndarray:
+    """How many are below each value, and half of those equal to it."""
+    return np.asarray(np.searchsorted(ascending, values, "left") + np.searchsorted(ascending, values, "right")) / 2

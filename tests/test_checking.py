@@ -1,0 +1,124 @@
+"""python -m export.checks: calibrated on some images, measured on others, and written whole or not at all."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from export import checking
+from export.checking import Arguments, calibrate, line
+from export.errors import VerificationError
+from fsr_serve.artifact import CHECKS_FILE, read_version
+from fsr_serve.checks.calibration import CHECKS, Calibration
+from fsr_serve.errors import ArtifactError
+from training.source import DataError
+
+
+@pytest.fixture
+def version(models, tmp_path):
+    return shutil.copytree(models / "colours" / "1", tmp_path / "colours" / "1")
+
+
+def run(version, tiny_data, **options):
+    small = {"split": "train", "images": 240, "attacked": 12, "searched": 6, "queries": 30, "threads": 1}
+    return calibrate(Arguments(version, str(tiny_data), **small | {"epsilon": 0.3} | options))
+
+
+def test_the_figures_stand_in_the_manifest_of_a_version_that_is_still_whole(version, tiny_data):
+    before = read_version(version)
+    figures = run(version, tiny_data, data_name="colours")
+    after = read_version(version)
+    assert after.manifest.checks == figures
+    assert after.manifest.files.keys() == {*before.manifest.files, CHECKS_FILE}
+    assert after.manifest.accuracies == before.manifest.accuracies
+    calibration = Calibration.read(version / CHECKS_FILE)
+    assert (calibration.n, calibration.checks) == (120, tuple(CHECKS))
+    clean = [figure for figure in figures if figure.attack == "clean"]
+    assert [(figure.check, figure.false_alarm_rate) for figure in clean] == [
+        (check, rate) for check in CHECKS for rate in (0.01, 0.05)
+    ]
+    for figure in clean:
+        assert (figure.n, figure.calibrated_on, figure.data) == (120, 120, "colours, split train")
+        assert figure.low <= figure.suspicious <= figure.high
+        assert figure.suspicious <= figure.false_alarm_rate + 5 * (2 * figure.false_alarm_rate / 120) ** 0.5
+        assert "false alarms" in line(figure)
+    assert list(version.parent.iterdir()) == [version], "nothing is left behind"
+
+
+def test_what_an_attack_turns_is_looked_for_and_what_is_missed_is_counted(version, tiny_data):
+    figures = run(version, tiny_data, attacks=("pgd20",))
+    for figure in (figure for figure in figures if figure.attack == "pgd20"):
+        assert figure.attacked == 12
+        assert 1 <= figure.n <= 12, "turned from right to wrong"
+        missed = figure.n * (1 - figure.suspicious) / 12
+        assert figure.accepted_and_wrong >= missed - 1e-9, "and those that were wrong anyway"
+        assert 0 <= figure.auroc <= 1
+        assert f"AUROC {figure.auroc:.3f}" in line(figure)
+    assert {figure.check for figure in figures if figure.attack == "pgd20"} == {"confidence", "separation", "probe"}
+
+
+def test_an_attack_by_queries_is_noticed_by_the_history(version, tiny_data):
+    *_, figure = run(version, tiny_data, attacks=(), epsilon=8 / 255)
+    assert (figure.check, figure.attack, figure.definition) == ("history", "square", "Square, 30 queries")
+    assert figure.suspicious > 0.9
+    assert figure.queries <= 30
+    assert figure.accepted_and_wrong <= 1 - figure.suspicious
+
+
+def test_calibrated_again_it_is_replaced(version, tiny_data):
+    run(version, tiny_data, attacks=())
+    first = read_version(version)
+    figures = run(version, tiny_data, attacks=(), images=300)
+    second = read_version(version)
+    assert second.manifest.checks == figures
+    assert second.manifest.files[CHECKS_FILE] != first.manifest.files[CHECKS_FILE]
+
+
+def test_interrupted_it_leaves_a_version_that_is_refused_until_the_file_is_removed(version, tiny_data, monkeypatch):
+    run(version, tiny_data, attacks=())
+    rewrite, calls = checking._rewrite, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        rewrite(*arguments)
+
+    monkeypatch.setattr(checking, "_rewrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(version, tiny_data, attacks=(), images=300)
+    with pytest.raises(ArtifactError, match=r"checks\.npz is not in the manifest.* Remove it"):
+        read_version(version)
+    (version / CHECKS_FILE).unlink()
+    assert read_version(version).manifest.checks == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"images": 199}, DataError, "there are 199 images; expected at least 200"),
+        ({"attacked": 121}, VerificationError, "attacked is 121; expected 1 to 120"),
+        ({"searched": 0}, VerificationError, "searched is 0; expected 1 to 120"),
+        ({"epsilon": 0.0}, VerificationError, "epsilon is 0.0"),
+        ({"queries": 0}, VerificationError, "queries is 0; expected 1 or more"),
+        ({"seed": -1}, VerificationError, "seed is -1; expected 0 or more"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_nothing_changes(version, tiny_data, options, error, message):
+    before = read_version(version)
+    with pytest.raises(error, match=message):
+        run(version, tiny_data, **options)
+    assert read_version(version) == before
+
+
+def test_a_signed_version_is_refused(version, tiny_data):
+    (version / "model.sig").write_text("signed")
+    with pytest.raises(VerificationError, match="is signed"):
+        run(version, tiny_data)
+
+
+def test_figures_do_not_depend_on_how_often_they_are_measured(version, tiny_data):
+    first = run(version, tiny_data, attacks=("pgd20",))
+    array = Calibration.read(version / CHECKS_FILE).signals["probe"]
+    assert run(version, tiny_data, attacks=("pgd20",)) == first
+    np.testing.assert_array_equal(Calibration.read(version / CHECKS_FILE).signals["probe"], array)

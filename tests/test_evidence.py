@@ -1,0 +1,205 @@
+"""?evidence=true: what the checks say beside the answer, to whom, and what operators see of it."""
+
+import asyncio
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from conftest import CLASSES, as_form, colour, encoded, picture
+from PIL import Image
+from starlette.testclient import TestClient
+from versions import ADMIN, PNG, add_keys
+
+from export.checking import Arguments, calibrate
+from fsr_serve.checks.calibration import CHECKS
+from fsr_serve.errors import ArtifactError, RejectedError, SettingsError
+from fsr_serve.http.app import create_app
+from fsr_serve.server import Server
+from fsr_serve.settings import Settings, load_settings
+from fsr_serve.workers import Worker, make_folder
+
+ASKED = {"params": {"evidence": "true"}, "headers": PNG | ADMIN}
+
+
+@pytest.fixture(scope="module")
+def calibrated(models, tiny_data, tmp_path_factory):
+    """A folder of models with version 1 of `colours`, calibrated."""
+    root = tmp_path_factory.mktemp("calibrated")
+    version = shutil.copytree(models / "colours" / "1", root / "colours" / "1")
+    options = {"split": "train", "images": 300, "attacked": 10, "searched": 4, "queries": 20, "threads": 1}
+    calibrate(Arguments(version, str(tiny_data), **options))
+    return root
+
+
+@pytest.fixture
+def start(calibrated, tmp_path):
+    """Starts a server of the calibrated model, with keys and these settings."""
+
+    def start(**options):
+        options = {"checks": tuple(CHECKS), "keys": add_keys(tmp_path / "keys.toml"), "max_images": 8} | options
+        return Server.start(Settings(models=calibrated, threads=1, **options), Worker(make_folder()))
+
+    return start
+
+
+def ask(server, image=None, **options):
+    with TestClient(create_app(lambda: server)) as client:
+        return client.post("/classify", content=image or picture("red"), **(ASKED | options))
+
+
+def evidence_of(response):
+    assert response.status_code == 200, response.text
+    return [prediction["evidence"] for prediction in response.json()["predictions"]]
+
+
+def sample(server, name, **labels):
+    return server.scraped.get_sample_value(name, labels) or 0
+
+
+def test_evidence_says_how_unusual_the_image_is_by_each_check(start):
+    response = ask(start())
+    (evidence,) = evidence_of(response)
+    assert evidence.keys() == {"is_suspicious", "false_alarm_rate", "checks", "mask_mass", "heads"}
+    assert evidence["false_alarm_rate"] == 0.01
+    assert evidence["checks"].keys() == set(CHECKS)
+    for check in evidence["checks"].values():
+        assert 0 < check["p_value"] <= 1
+        assert check["is_suspicious"] == (check["p_value"] <= 0.01 / len(CHECKS)), "together no more than one may"
+    assert evidence["is_suspicious"] == any(check["is_suspicious"] for check in evidence["checks"].values())
+    assert 0 <= evidence["mask_mass"] <= 1
+    assert evidence["heads"].keys() == {"robust", "nonrobust", "recalibrated"}
+    for head in evidence["heads"].values():
+        assert CLASSES[head["class_index"]] == head["label"]
+    assert "checks" in response.json()["seconds"]
+
+
+@pytest.mark.parametrize("check", ["confidence", "separation", "probe"])
+def test_p_values_of_images_like_those_of_the_calibration_are_evenly_spread(start, check):
+    random = np.random.default_rng(3)
+    images = [encoded(Image.fromarray(colour(random, index % 3))) for index in range(48)]
+    with TestClient(create_app(lambda server=start(checks=(check,)): server), headers=ADMIN) as client:
+        p_values = [
+            evidence["checks"][check]["p_value"]
+            for first in range(0, len(images), 8)
+            for evidence in evidence_of(
+                client.post("/classify?evidence=true", files=as_form(*images[first : first + 8]))
+            )
+        ]
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.2), "five standard deviations of 48"
+
+
+def test_without_asking_there_is_no_evidence(start):
+    server = start()
+    for response in (ask(server, params={}), ask(server, params={"evidence": "false"})):
+        assert "evidence" not in response.json()["predictions"][0]
+        assert "checks" not in response.json()["seconds"]
+
+
+def test_a_stream_of_variants_becomes_suspicious_whoever_sends_them(start):
+    server, random = start(checks=("history",)), np.random.default_rng(0)
+    grey = np.full((16, 16, 3), 120)
+    verdicts = []
+    for index in range(12):
+        variant = encoded(Image.fromarray((grey + random.integers(-8, 9, grey.shape)).astype(np.uint8)))
+        if index % 2:
+            ask(server, variant, params={})  # nobody asks about these, and they count all the same
+        else:
+            verdicts += evidence_of(ask(server, variant))
+    assert not verdicts[0]["is_suspicious"]
+    assert verdicts[-1]["is_suspicious"]
+    assert verdicts[-1].keys() == {"is_suspicious", "false_alarm_rate", "checks"}
+    assert sample(server, "fsr_check_p_value_count", check="history") == 12
+    assert 0 < sample(server, "fsr_suspicious_images_total", check="history") < 12
+
+
+def test_evidence_needs_a_key_for_it(start, tmp_path):
+    server = start()
+    assert ask(server, headers=PNG).status_code == 401
+    assert ask(start(keys=None), headers=PNG).json()["error"]["code"] == "no_keys"
+    digest = hashlib.sha256(b"plain").hexdigest()
+    (tmp_path / "plain.toml").write_text(f'[keys.plain]\nsha256 = "{digest}"\nscopes = ["infer"]\n')
+    plain = start(keys=tmp_path / "plain.toml")
+    response = ask(plain, headers=PNG | {"Authorization": "Bearer plain"})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "missing_scope")
+    assert sample(plain, "fsr_check_p_value_count", check="history") == 0
+
+
+def test_evidence_counts_once_against_the_rate_of_a_key(start, tmp_path):
+    digest = hashlib.sha256(b"open sesame").hexdigest()
+    lines = f'[keys.two]\nsha256 = "{digest}"\nscopes = ["infer", "evidence"]\nrequests_per_second = 2\n'
+    (tmp_path / "two.toml").write_text(lines)
+    server = start(keys=tmp_path / "two.toml", checks=("history",))
+    assert [ask(server).status_code for _ in range(2)] == [200, 200]
+
+
+def test_a_server_without_checks_says_so(start):
+    response = ask(start(checks=()))
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "no_checks")
+    assert "FSR_CHECKS" in response.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "", "TRUE"])
+def test_evidence_is_true_or_false(start, value):
+    response = ask(start(checks=()), params={"evidence": value})
+    assert response.status_code == 400
+    assert response.json()["error"]["message"] == f"evidence is {value!r}; expected true or false"
+
+
+@pytest.mark.parametrize(("share", "checked"), [(1, 4), (0, 1)])
+def test_a_share_of_what_nobody_asked_about_is_watched(start, share, checked):
+    server = start(check_share=share)
+    with TestClient(create_app(lambda: server), headers=ADMIN | PNG) as client:
+        for _ in range(3):
+            client.post("/classify", content=picture("blue"))
+        # asked last: the checks before it are done by then
+        client.post("/classify", content=picture("red"), params={"evidence": "true"})
+    for check in ("confidence", "separation", "probe"):
+        assert sample(server, "fsr_check_p_value_count", check=check) == checked
+
+
+def test_more_than_may_wait_are_refused_and_late_ones_too(start):
+    checker = start(max_check_images=8).classifier._checker
+    images = np.zeros((9, 3, 16, 16), np.uint8)
+
+    async def check(count, seconds):
+        deadline = asyncio.get_running_loop().time() + seconds
+        return await checker.check(images[:count], [{}] * count, deadline)
+
+    with pytest.raises(RejectedError, match="at most 8 may, with these 9") as refused:
+        asyncio.run(check(9, 60))
+    assert (refused.value.status, refused.value.code) == (429, "checks_busy")
+    with pytest.raises(RejectedError) as late:
+        asyncio.run(check(8, 0))
+    assert (late.value.status, late.value.code) == (504, "deadline_exceeded")
+    assert len(asyncio.run(check(8, 60))) == 8
+
+
+def test_a_version_that_was_not_calibrated_does_not_start_with_checks(models):
+    with pytest.raises(ArtifactError, match=r"never calibrated for checks. Do it with: python -m export\.checks"):
+        Server.start(Settings(models=models, checks=("probe",)), Worker(make_folder()))
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"FSR_CHECKS": "history,magic"}, "FSR_CHECKS"),
+        ({"FSR_CHECK_SHARE": "0.5"}, "FSR_CHECKS names no check"),
+        ({"FSR_CHECKS": "probe", "FSR_MAX_CHECK_IMAGES": "2"}, "FSR_MAX_CHECK_IMAGES is 2; expected at least"),
+        ({"FSR_CHECKS": "probe", "FSR_FALSE_ALARM_RATE": "0"}, "FSR_FALSE_ALARM_RATE"),
+    ],
+)
+def test_settings_of_checks_are_checked(monkeypatch, variables, message):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_checks_are_named_in_a_variable_or_a_file(monkeypatch, tmp_path):
+    monkeypatch.setenv("FSR_CHECKS", "confidence, history")
+    assert load_settings().checks == ("confidence", "history")
+    monkeypatch.delenv("FSR_CHECKS")
+    (tmp_path / "fsr.toml").write_text('checks = ["probe"]\n')
+    monkeypatch.setenv("FSR_SETTINGS", str(tmp_path / "fsr.toml"))
+    assert load_settings().checks == ("probe",)
