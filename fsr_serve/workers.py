@@ -54,6 +54,8 @@ class _Place(NamedTuple):
 def make_folder() -> Path:
     """A new folder for the workers of one server, removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fsr-serve-"))
+    # systemd-tmpfiles, which removes what is old in /tmp, passes over a folder that somebody has locked
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
     owner = os.getpid()
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
     return folder
