@@ -3,8 +3,10 @@
 import asyncio
 import gc
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import bentoml
@@ -15,7 +17,7 @@ from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
-from fsr_serve.settings import load_settings
+from fsr_serve.settings import FILE_VARIABLE, load_settings
 from fsr_serve.shared_metrics import share_metrics
 from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
 
@@ -29,6 +31,20 @@ def _workers() -> int:
         return load_settings().workers
     except SettingsError as error:
         sys.exit(f"fsr-serve cannot start: {error}")
+
+
+def _keep_settings(folder: Path) -> None:
+    """Let all workers read a copy of the settings file: one started later must not differ from the others."""
+    path = os.environ.get(FILE_VARIABLE)
+    if path is None:
+        return
+    try:
+        os.environ[FILE_VARIABLE] = str(shutil.copyfile(Path(FOLDER, path), folder / "settings.toml"))
+    except OSError as error:
+        sys.exit(
+            f"fsr-serve cannot start: {FILE_VARIABLE} is {path!r}, which cannot be copied to {folder} "
+            f"({error.strerror}); free room there, or name another folder with TMPDIR"
+        )
 
 
 @bentoml.service(
@@ -46,7 +62,9 @@ class FsrServe:
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
         os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it BentoML does not start a worker again that died
-        os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
+        folder = make_folder()
+        os.environ[FOLDER_VARIABLE] = str(folder)  # the workers inherit it
+        _keep_settings(folder)
         trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], cwd=FOLDER, check=False)
         if trial.returncode != 0:
             sys.exit(trial.returncode)

@@ -5,6 +5,7 @@ however it ends, so a lock that can be taken is a worker that is gone.
 
     0.worker  1.worker      locked while the worker lives; what it serves
     counter_0.db ...        what each has counted
+    settings.toml           the settings file as it was at the start
 
 Room for a report is taken with the place, so that a full disk silences nobody.
 """
