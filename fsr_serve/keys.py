@@ -87,11 +87,14 @@ class Keys:
             self._stamp = _stamp(path)
             self._use(_read(path))
 
-    def authorize(self, authorization: str | None, scope: Scope) -> None:
-        """Raises RequestError: 401 without a known key, 403 without the scope, 429 beyond the key's rate."""
+    def authorize(self, authorization: str | None, scope: Scope) -> str | None:
+        """The name of the key; None where no key is needed.
+
+        Raises RequestError: 401 without a known key, 403 without the scope, 429 beyond the key's rate.
+        """
         if self._path is None:
             if scope in OPEN_WITHOUT_KEYS:
-                return
+                return None
             raise RequestError(403, "no_keys", f"{scope!r} always needs a key and FSR_KEYS names no file of keys")
         self._refresh(self._path)
         name = self._find(authorization or "")
@@ -109,6 +112,7 @@ class Keys:
                 f"the key {name!r} has {limit:g} requests a second in each worker",
                 retry_after_seconds=math.ceil(seconds),
             )
+        return name
 
     def _find(self, authorization: str) -> str | None:
         scheme, _, given = authorization.partition(" ")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import shutil
 import subprocess
@@ -72,6 +73,8 @@ class FsrServe:
     def __init__(self) -> None:
         gc.collect()
         gc.freeze()  # modules live as long as the process; collections need not look at them again and again
+        # as talkative as BentoML's own logger; the root's level would hide who changed the version
+        logging.getLogger("fsr_serve").setLevel(logging.getLogger("bentoml").level)
         worker = Worker.join()
         scraped = share_metrics(worker) if FOLDER_VARIABLE in os.environ else None
         self.server = Server.start(load_settings(), worker, scraped)
