@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
@@ -113,6 +114,8 @@ class _OwnRoutesOutermost(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
+        # the worker starts uvicorn next, and has no option for its connections
+        HTTP_PROTOCOLS["auto"] = "fsr_serve.http.connection:Connection"
         current_service = bentoml.get_current_service  # bentoml finds its names anew at each use
         own = create_app(lambda: current_service().server)
         return OwnRoutesFirst(super().to_asgi(is_main=is_main), own)
