@@ -87,8 +87,8 @@ class Keys:
             self._stamp = _stamp(path)
             self._use(_read(path))
 
-    def authorize(self, authorization: str | None, scope: Scope) -> None:
-        """Raises RequestError: 401 without a known key, 403 without the scope, 429 beyond the key's rate."""
+    def authorize(self, authorization: str | None, scope: Scope) -> str | None:
+        """As `check_scope`, and takes one request of the key's rate. Raises RequestError 429 beyond that."""
         name = self.check_scope(authorization, scope)
         if name in self._allowances and (seconds := self._allowances[name].spend()):
             limit = self._keys[name].requests_per_second
@@ -98,6 +98,7 @@ class Keys:
                 f"the key {name!r} has {limit:g} requests a second in each worker",
                 retry_after_seconds=math.ceil(seconds),
             )
+        return name
 
     def check_scope(self, authorization: str | None, scope: Scope) -> str | None:
         """The name of the key, None where the scope is open. Takes nothing of its rate.

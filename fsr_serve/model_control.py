@@ -54,7 +54,7 @@ class ModelControl:
         """
         self._check_name(name)
         with self._only_call():
-            return self._load(max(self._registry.available()) if number is None else number)
+            return self._load(number)
 
     def rollback(self, name: str) -> LoadedModel:
         """Serve the version before this one again, in every worker; a second call comes back. Raises as `load`."""
@@ -92,18 +92,28 @@ class ModelControl:
         finally:
             os.close(descriptor)
 
-    def _load(self, number: int) -> LoadedModel:
-        available = self._registry.available()
+    def _find(self, number: int | None) -> int:
+        """`number` where that version is on disk, the greatest there is when None."""
+        name, available = self._registry.name, self._registry.available()
+        if not available:
+            raise RequestError(
+                404, "unknown_version", f"{self._registry.folder} holds no version of {name!r}; put one there"
+            )
+        if number is None:
+            return max(available)
         if number not in available:
             raise RequestError(
                 404,
                 "unknown_version",
-                f"there is no version {number} of {self._registry.name!r}; "
-                f"expected one of {', '.join(map(str, available))}",
+                f"there is no version {number} of {name!r}; expected one of {', '.join(map(str, available))}",
             )
+        return number
+
+    def _load(self, number: int | None) -> LoadedModel:
+        chosen = self._find(number)
         now = self._registry.current.version
         try:
-            found = self._registry.prepare(number).version
+            found = self._registry.prepare(chosen).version
         except StartupError as error:
             raise RequestError(
                 409, "bad_version", f"{error}. Version {now.version} serves on: nothing was changed"

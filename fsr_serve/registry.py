@@ -61,7 +61,7 @@ class Registry:
 
     def __init__(self, settings: Settings, metrics: Metrics, worker: Worker) -> None:
         self._open: Callable[[Path], Classifier] = lambda path: open_classifier(path, settings, metrics)
-        self._folder = find_model(settings.models, settings.model)
+        self.folder = find_model(settings.models, settings.model)
         self._worker = worker
         self._lock = threading.Lock()
         self.file = WantedFile(settings.state_folder, self.name)
@@ -81,7 +81,7 @@ class Registry:
 
     @property
     def name(self) -> str:
-        return self._folder.name
+        return self.folder.name
 
     @property
     def previous_number(self) -> int | None:
@@ -92,7 +92,7 @@ class Registry:
 
     def available(self) -> list[int]:
         """Numbers of the versions on disk, rising; whether they are whole is not looked at."""
-        return list(versions_of(self._folder))
+        return list(versions_of(self.folder))
 
     def prepare(self, number: int) -> Classifier:
         """Verify version `number` as it is on disk now; open and warm it unless it is held. Nothing serves it yet.
@@ -183,10 +183,10 @@ class Registry:
         return found
 
     def _path(self, number: int) -> Path:
-        folders = versions_of(self._folder)
+        folders = versions_of(self.folder)
         if number not in folders:
             raise ArtifactError(
-                f"there is no version {number} in {self._folder}; expected one of {', '.join(map(str, folders))}. "
+                f"there is no version {number} in {self.folder}; expected one of {', '.join(map(str, folders))}. "
                 f"Put it there, or change {self.file.path}, which asks for it"
             )
         return folders[number]
@@ -200,7 +200,8 @@ class Registry:
         else:
             self._replaced = _Replaced(self._followed, self.previous)
             self.previous = self.current
-        self.current = classifier  # a request sees the one or the other, whole
+        before, self.current = self.current, classifier  # a request sees the one or the other, whole
+        logger.info("version %s of %s serves instead of %s", wanted.version, self.name, before.version.version)
 
     def _report(self, error: str | None = None) -> None:
         serving = self.current

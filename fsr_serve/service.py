@@ -2,12 +2,16 @@
 
 import asyncio
 import gc
+import logging
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import bentoml
+from uvicorn.config import HTTP_PROTOCOLS
 
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
@@ -15,7 +19,7 @@ from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
 from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
-from fsr_serve.settings import load_settings
+from fsr_serve.settings import FILE_VARIABLE, load_settings
 from fsr_serve.shared_metrics import share_metrics
 from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
 
@@ -29,6 +33,20 @@ def _workers() -> int:
         return load_settings().workers
     except SettingsError as error:
         sys.exit(f"fsr-serve cannot start: {error}")
+
+
+def _keep_settings(folder: Path) -> None:
+    """Let all workers read a copy of the settings file: one started later must not differ from the others."""
+    path = os.environ.get(FILE_VARIABLE)
+    if path is None:
+        return
+    try:
+        os.environ[FILE_VARIABLE] = str(shutil.copyfile(Path(FOLDER, path), folder / "settings.toml"))
+    except OSError as error:
+        sys.exit(
+            f"fsr-serve cannot start: {FILE_VARIABLE} is {path!r}, which cannot be copied to {folder} "
+            f"({error.strerror}); free room there, or name another folder with TMPDIR"
+        )
 
 
 @bentoml.service(
@@ -46,7 +64,9 @@ class FsrServe:
     def check() -> None:
         """Once, before any worker starts: a start in a process of its own, so that a bad one ends the server."""
         os.environ.pop("BENTOML_CONTAINERIZED", None)  # with it BentoML does not start a worker again that died
-        os.environ[FOLDER_VARIABLE] = str(make_folder())  # the workers inherit it
+        folder = make_folder()
+        os.environ[FOLDER_VARIABLE] = str(folder)  # the workers inherit it
+        _keep_settings(folder)
         trial = subprocess.run([sys.executable, "-m", "fsr_serve.server"], cwd=FOLDER, check=False)
         if trial.returncode != 0:
             sys.exit(trial.returncode)
@@ -54,6 +74,8 @@ class FsrServe:
     def __init__(self) -> None:
         gc.collect()
         gc.freeze()  # modules live as long as the process; collections need not look at them again and again
+        # as talkative as BentoML's own logger; the root's level would hide who changed the version
+        logging.getLogger("fsr_serve").setLevel(logging.getLogger("bentoml").level)
         worker = Worker.join()
         scraped = share_metrics(worker) if FOLDER_VARIABLE in os.environ else None
         self.server = Server.start(load_settings(), worker, scraped)
@@ -92,6 +114,8 @@ class _OwnRoutesOutermost(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
+        # the worker starts uvicorn next, and has no option for its connections
+        HTTP_PROTOCOLS["auto"] = "fsr_serve.http.connection:Connection"
         current_service = bentoml.get_current_service  # bentoml finds its names anew at each use
         own = create_app(lambda: current_service().server)
         return OwnRoutesFirst(super().to_asgi(is_main=is_main), own)

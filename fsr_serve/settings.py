@@ -29,7 +29,11 @@ PILLOW_PIXELS = 178_956_970
 """Pillow refuses images of more pixels whatever we say."""
 
 # Kubernetes puts these into every pod that can see a service named fsr or fsr-...
-_OF_KUBERNETES = re.compile(r"FSR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP)(_\w+)?)?)")
+_OF_KUBERNETES = re.compile(
+    r"FSR_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)=.*"
+    r"|FSR_(\w+_)?PORT=(tcp|udp|sctp)://.*",  # any other value is meant for us
+    re.DOTALL,
+)
 
 
 def _listed(value: object) -> object:
@@ -144,7 +148,11 @@ def load_settings() -> Settings:
     """Read the settings. Raises SettingsError for a name that is none, or a value of a wrong type or out of range."""
     _check_file()
     variables = {FILE_VARIABLE, *map(_variable, Settings.model_fields)}
-    given = [name for name in os.environ if name.upper().startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(name)]
+    given = [
+        name
+        for name, value in os.environ.items()
+        if name.upper().startswith(PREFIX) and not _OF_KUBERNETES.fullmatch(f"{name}={value}")
+    ]
     _refuse_unknown(given, variables, "")
     try:
         return Settings()
@@ -200,6 +208,8 @@ def _refuse_unknown(names: Iterable[str], known: Iterable[str], where: str) -> N
     by_lower = {name.lower(): name for name in allowed}
     guesses = [by_lower[guess] for name in unknown for guess in difflib.get_close_matches(name.lower(), by_lower, n=1)]
     hint = f" (did you mean {', '.join(dict.fromkeys(guesses))}?)" if guesses else ""
+    if any(name.upper().endswith(("HOST", "PORT")) for name in unknown):
+        hint += "; host and port are the options --host and --port of `bentoml serve`"
     raise SettingsError(f"{where}{', '.join(unknown)}: no such setting{hint}; expected one of {', '.join(allowed)}")
 
 

@@ -5,6 +5,7 @@ however it ends, so a lock that can be taken is a worker that is gone.
 
     0.worker  1.worker      locked while the worker lives; what it serves
     counter_0.db ...        what each has counted
+    settings.toml           the settings file as it was at the start
 
 Room for a report is taken with the place, so that a full disk silences nobody.
 """
@@ -54,6 +55,8 @@ class _Place(NamedTuple):
 def make_folder() -> Path:
     """A new folder for the workers of one server, removed when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="fsr-serve-"))
+    # systemd-tmpfiles, which removes what is old in /tmp, passes over a folder that somebody has locked
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
     owner = os.getpid()
     atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
     return folder

@@ -78,7 +78,8 @@ def test_evidence_says_how_unusual_the_image_is_by_each_check(start):
 def test_p_values_of_images_like_those_of_the_calibration_are_evenly_spread(start, check):
     random = np.random.default_rng(3)
     images = [encoded(Image.fromarray(colour(random, index % 3))) for index in range(48)]
-    with TestClient(create_app(lambda server=start(checks=(check,)): server), headers=ADMIN) as client:
+    server = start(checks=(check,))
+    with TestClient(create_app(lambda: server), headers=ADMIN) as client:
         p_values = [
             evidence["checks"][check]["p_value"]
             for first in range(0, len(images), 8)

@@ -59,6 +59,11 @@ def test_a_key_is_for_its_scopes_only(path, secret, allowed):
         assert outcome(keys, secret, scope) == (200 if scope in allowed else 403)
 
 
+def test_the_name_of_the_key_is_known_afterwards(path):
+    assert Keys(path).authorize("Bearer operator", "admin") == "operator"
+    assert Keys(None).authorize(None, "infer") is None
+
+
 @pytest.mark.parametrize("secret", [None, "", "Shop", "shop2", "\xff", hash_of("shop")])
 def test_no_other_text_is_a_key(path, secret):
     assert outcome(Keys(path), secret, "infer") == 401

@@ -1,12 +1,16 @@
 """Which version serves is changed in every worker or in none, while requests go on."""
 
+import logging
 import os
+import re
 import shutil
 import threading
 
+import httpx
 import pytest
 from conftest import picture
-from versions import PNG, add_version, ask, load, served
+from test_serve import running
+from versions import ADMIN, PNG, add_version, ask, load, rollback, served
 
 from fsr_serve.errors import StartupError, StateError
 from fsr_serve.server import Server
@@ -77,6 +81,45 @@ def test_a_version_that_is_given_up_while_it_is_loaded_is_never_served(server, m
     registry.follow()
     registry.follow()
     assert (served(server), registry.previous) == (3, None)
+
+
+def test_the_log_says_when_another_version_serves_and_which_key_asked(server, caplog):
+    caplog.set_level(logging.INFO, "fsr_serve")
+    request_id = load(server, 1).headers["X-Request-ID"]
+    load(server)
+    rollback(server)
+    load(server, 1)
+    server.registry.file.path.write_text('{"version": 2}')
+    server.registry.follow()
+    said = [record.message for record in caplog.records if record.name == "fsr_serve"]
+    assert said[0] == f"the key 'boss' asks to load version 1, in request {request_id}"
+    assert [re.sub(", in request .*", "", line) for line in said[1:]] == [
+        "version 1 of colours serves instead of 3",
+        "the key 'boss' asks to load the greatest version",
+        "version 3 of colours serves instead of 1",
+        "the key 'boss' asks to roll back",
+        "version 1 of colours serves instead of 3",
+        "the key 'boss' asks to load version 1",
+        "version 2 of colours serves instead of 1",
+    ]
+
+
+def test_the_log_of_a_server_has_these_lines(several, tmp_path):
+    log = tmp_path / "log"
+    with running(several.models, tmp_path / "home", log, FSR_KEYS=str(several.keys)) as (address, _):
+        httpx.post(f"{address}/admin/models/colours/load", json={"version": 2}, headers=ADMIN, timeout=100)
+    assert "the key 'boss' asks to load version 2, in request " in log.read_text()
+    assert "version 2 of colours serves instead of 3" in log.read_text()
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_load_when_the_versions_are_gone_from_disk_is_not_found(server, several, number):
+    for version in (several.models / "colours").iterdir():
+        shutil.rmtree(version)
+    answer = load(server, number)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_version")
+    assert f"{several.models}/colours holds no version of 'colours'" in answer.json()["error"]["message"]
+    assert served(server) == 3
 
 
 def damage(version):

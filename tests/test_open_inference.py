@@ -153,6 +153,11 @@ REFUSED = {
     "bad base64": (request(shape=[1], datatype="BYTES", data=["?"]), 400, "not base64"),
     "bytes as numbers": (request(shape=[1], datatype="BYTES", data=[1]), 400, "holds int; expected base64"),
     "fewer files": (request(shape=[2], datatype="BYTES", data=[""]), 400, "holds 1 elements; expected 2"),
+    "endless timeout": (
+        {**request(data=HALVES), "parameters": {"timeout": 10**400}},
+        400,
+        "parameters.timeout: Input should be less than or equal to 9223372036854775807",
+    ),
     "no classes": (
         {**request(data=HALVES), "outputs": [{"name": "logits", "parameters": {"classification": 0}}]},
         400,
@@ -228,6 +233,11 @@ def test_what_is_not_there_is_refused_in_the_protocols_shape(client, method, pat
     assert response.status_code == status
     assert response.json().keys() == {"error"}
     assert isinstance(response.json()["error"], str)
+
+
+def test_the_longest_timeout_of_the_protocol_is_taken(client):
+    body = {**request(data=HALVES), "parameters": {"timeout": 2**63 - 1}}
+    assert client.post(INFER, json=body).status_code == 200
 
 
 def test_a_compressed_body_is_refused(client):

@@ -151,6 +151,18 @@ def test_a_client_refused_while_sending_reads_its_413(address, announced):
     assert b"body_too_large" in answer
 
 
+def test_a_head_without_end_is_refused(address):
+    assert b" 431 Request Header Fields Too Large\r\n" in answer_to_a_large_head(address)
+
+
+def answer_to_a_large_head(address):
+    """What bounds it is tested in test_connection.py; here, that a server's connections are of that kind."""
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\n" + b"a: b\r\n" * 20_000)
+        return connection.recv(65536)
+
+
 def test_the_api_can_be_called_in_process(models, monkeypatch):
     monkeypatch.setenv("FSR_MODELS", str(models))
     from fsr_serve.service import FsrServe
@@ -190,6 +202,7 @@ def test_several_workers_answer_as_one_server(models, tmp_path):
     with serving(models, tmp_path / "home", tmp_path / "log", FSR_WORKERS="2", FSR_THREADS="1") as address:
         for _ in range(20):  # each on a connection of its own, which either worker may get
             assert httpx.post(f"{address}/classify", content=RED, headers={"Content-Type": "image/png"}).is_success
+            assert b" 431 " in answer_to_a_large_head(address)
         metrics = httpx.get(f"{address}/metrics").text
     assert 'fsr_requests_total{code="200",route="/classify"} 20.0' in metrics
     assert "fsr_images_total 20.0" in metrics

@@ -48,8 +48,22 @@ def test_what_kubernetes_puts_into_a_pod_is_no_setting(set_environment):
         FSR_SERVE_PORT="tcp://10.0.0.1:3000",
         FSR_SERVE_PORT_3000_TCP_ADDR="10.0.0.1",
         FSR_PORT="tcp://10.0.0.1:3000",
+        FSR_DNS_PORT="udp://10.0.0.1:53",
+        FSR_DNS_PORT_53_UDP="udp://10.0.0.1:53",
+        FSR_SIGNAL_PORT="sctp://10.0.0.1:36412",
+        FSR_SIGNAL_PORT_36412_SCTP_PROTO="sctp",
     )
     load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("FSR_PORT", "8080"), ("FSR_METRICS_PORT", "9"), ("FSR_PORT", ""), ("FSR_PORT", "http://x"), ("FSR_HOST", "::")],
+)
+def test_host_and_port_are_no_settings_and_the_refusal_says_where_they_belong(set_environment, name, value):
+    set_environment(**{name: value})
+    with pytest.raises(SettingsError, match=f"^{name}: no such setting.*--host and --port of `bentoml serve`"):
+        load_settings()
 
 
 @pytest.mark.parametrize(

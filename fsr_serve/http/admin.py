@@ -1,6 +1,7 @@
 """/admin/models: which version serves."""
 
 import asyncio
+import logging
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.responses import JSONResponse, Response
@@ -9,6 +10,8 @@ from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body
 from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.schemas import Models
+
+logger = logging.getLogger("fsr_serve")
 
 MAX_BODY_BYTES = 4096
 
@@ -39,6 +42,7 @@ async def load(request: ServedRequest) -> Response:
             400, "malformed_request", f'the body is no request to load: {reasons}; expected {{"version": NUMBER}}'
         ) from error
     server.check_not_draining()
+    _log(request, f"load {'the greatest version' if asked.version is None else f'version {asked.version}'}")
     return JSONResponse(await asyncio.to_thread(server.control.load, request.path_params["name"], asked.version))
 
 
@@ -48,4 +52,9 @@ async def rollback(request: ServedRequest) -> Response:
     if await read_body(request, MAX_BODY_BYTES):
         raise RequestError(400, "malformed_request", "a rollback has no parameters; expected an empty body")
     server.check_not_draining()
+    _log(request, "roll back")
     return JSONResponse(await asyncio.to_thread(server.control.rollback, request.path_params["name"]))
+
+
+def _log(request: ServedRequest, what: str) -> None:
+    logger.info("the key %r asks to %s, in request %s", request.key, what, request.request_id)

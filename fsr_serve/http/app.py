@@ -119,7 +119,7 @@ class _Observed:
         server = request.server
         try:
             if self._scope is not None:
-                server.keys.authorize(request.header(b"authorization"), self._scope)
+                request.key = server.keys.authorize(request.header(b"authorization"), self._scope)
             response = await self._handler(request)
         except RequestError as error:
             response = self._refuse(request, error)

@@ -25,6 +25,9 @@ Datatype = Literal["FP32", "UINT8", "BYTES"]
 
 ITEM_BYTES = {"FP32": 4, "UINT8": 1}
 
+LONGEST_TIMEOUT = 2**63 - 1
+"""What Triton's clients can send; far beyond every deadline, and still a number of seconds."""
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -54,7 +57,7 @@ class InferOutput(_Strict):
 
 class RequestParameters(_Strict):
     binary_data_output: bool = False
-    timeout: int | None = Field(default=None, ge=1)
+    timeout: int | None = Field(default=None, ge=1, le=LONGEST_TIMEOUT)
     """Microseconds, as in Triton."""
 
 

@@ -12,12 +12,16 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class ServedRequest(Request):
-    """`server` is what the worker holds; `body_ended` says whether the end of the body was seen."""
+    """`server` is what the worker holds; `body_ended` says whether the end of the body was seen.
+
+    `key` is the name of the key that it came with, where it needed one.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         super().__init__(scope, receive, send)
         self.server: Server = scope["app"].state.server()
         self.body_ended = False
+        self.key: str | None = None
         # of several with one name the first counts, as in Starlette, which looks through all of them each time
         self._values: dict[bytes, bytes] = dict(reversed(list(scope["headers"])))
         self.request_id = plain_or_new(self.header(b"x-request-id"))

@@ -1,0 +1,91 @@
+"""uvicorn's connection, with bounds that it has not on what comes outside of bodies.
+
+Its parser keeps a head, and the trailers after a body, in memory until their end, however long that takes.
+"""
+
+from asyncio import TimerHandle, Transport
+
+from pydantic_core import to_json
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from fsr_serve.errors import RequestError
+from fsr_serve.http.responses import LINGER_SECONDS, detailed
+from fsr_serve.http.served_request import plain_or_new
+
+HEAD_BYTES = 65_536
+"""Of the request line and the headers; also of what comes between two pieces of a body, and after the last one."""
+
+HEAD_SECONDS = 30.0
+"""From the start of a connection, or the first byte after an answer, to the end of the next head."""
+
+
+class Connection(HttpToolsProtocol):
+    """Answers 431 to a head that is too large, and closes when one is late."""
+
+    _bytes_outside = 0
+    """Read since a head, a piece of a body or a message ended."""
+    _end: TimerHandle | None = None
+    """Closes the connection."""
+    _is_refused = False
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._close_after(HEAD_SECONDS)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stay_open()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        start = 0
+        while start < len(data) and not (self._is_refused or self.transport.is_closing()):
+            piece = data[start : start + HEAD_BYTES - self._bytes_outside]
+            start += len(piece)
+            self._bytes_outside += len(piece)
+            super().data_received(piece)  # begins to count anew where something ends
+            if self._bytes_outside == HEAD_BYTES:
+                self._refuse()
+        if self._end is None and (self.cycle is None or self.cycle.response_complete):
+            self._close_after(HEAD_SECONDS)  # uvicorn's keep-alive timeout ended with the first byte
+
+    def on_headers_complete(self) -> None:
+        self._bytes_outside = 0
+        self._stay_open()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bytes_outside = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._bytes_outside = 0
+        super().on_message_complete()
+
+    def _close_after(self, seconds: float) -> None:
+        self._stay_open()
+        self._end = self.loop.call_later(seconds, self.transport.close)
+
+    def _stay_open(self) -> None:
+        if self._end is not None:
+            self._end.cancel()
+            self._end = None
+
+    def _refuse(self) -> None:
+        """Answer, and throw away what still comes: closing with unread data would reset the client's connection."""
+        self._is_refused = True
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
+            self.transport.write(_too_large())  # otherwise it would be taken for another request's answer
+        if cycle is not None:
+            cycle.disconnected = True  # what it would say has no place any more
+            cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._close_after(LINGER_SECONDS)
+
+
+def _too_large() -> bytes:
+    message = f"the head or the trailers of the request have more than {HEAD_BYTES} bytes; shorten them"
+    body = to_json(detailed(RequestError(431, "head_too_large", message), plain_or_new("")))
+    head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    return STATUS_LINE[431] + head.encode() + body

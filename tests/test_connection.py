@@ -1,0 +1,154 @@
+"""What comes outside of bodies is bounded, in bytes and in time: uvicorn under our connection, and real sockets."""
+
+import asyncio
+import hashlib
+import socket
+import threading
+from contextlib import contextmanager
+
+import pytest
+import uvicorn
+
+from fsr_serve.http import connection
+from fsr_serve.http.connection import HEAD_BYTES, Connection
+
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+async def digest(scope, receive, send):
+    """Answers with the SHA-256 of the body, after as many seconds as the path says."""
+    sha256 = hashlib.sha256()
+    more = True
+    while more:
+        message = await receive()
+        sha256.update(message.get("body", b""))
+        more = message.get("more_body", False)
+    await asyncio.sleep(float(scope["path"][1:] or 0))
+    body = sha256.hexdigest().encode()
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def port():
+    server = uvicorn.Server(uvicorn.Config(digest, http=Connection, lifespan="off", log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+@contextmanager
+def connected(port):
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
+        yield client
+
+
+def read_to_the_end(client):
+    return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def read_answer(client):
+    """One answer, without what follows it."""
+    answer = b""
+    while not answer.partition(b"\r\n\r\n")[2][63:]:
+        answer += client.recv(1)
+    return answer
+
+
+def head_of(size, line=b"a: b\r\n"):
+    """The head of a GET with so many bytes."""
+    start = GET[:-2]
+    lines = line * ((size - len(start) - 20) // len(line))
+    last = b"z" * (size - len(start) - len(lines) - 5) + b":\r\n\r\n"
+    return start + lines + last
+
+
+@pytest.mark.parametrize("piece_bytes", [2**20, 10_000], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("line", [b"a: b\r\n", b"name: " + b"b" * 9_000 + b"\r\n"], ids=["short lines", "long lines"])
+@pytest.mark.parametrize(("size", "status"), [(HEAD_BYTES, b"200"), (HEAD_BYTES + 1, b"431"), (300_000, b"431")])
+def test_a_head_beyond_64_kib_is_refused(port, size, status, line, piece_bytes):
+    head = head_of(size, line)
+    assert len(head) == size
+    with connected(port) as client:
+        for start in range(0, size, piece_bytes):
+            client.sendall(head[start : start + piece_bytes])
+        assert client.recv(12) == b"HTTP/1.1 " + status
+
+
+ENDLESS = {
+    "headers": (POST, b"a: b\r\n"),
+    "a name": (POST, b"a"),
+    "a value": (POST + b"a: ", b"b"),
+    "a path": (b"GET /", b"a"),
+    "blank lines": (b"", b"\r\n"),
+    "trailers": (CHUNKED + b"1\r\nx\r\n0\r\n", b"a: b\r\n"),
+    "an extension of a chunk": (CHUNKED + b"1;", b"a"),
+}
+
+
+@pytest.mark.parametrize(("start", "more"), ENDLESS.values(), ids=ENDLESS)
+def test_a_client_that_goes_on_sending_reads_its_431_and_the_end(port, start, more):
+    with connected(port) as client:
+        client.sendall(start)
+        for _ in range(20):
+            client.sendall(more * (200_000 // len(more)))
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert b"have more than 65536 bytes; shorten them" in answer
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 100_000])
+def test_bodies_arrive_whole(port, chunk_bytes):
+    body = bytes(range(256)) * (chunk_bytes * 10 // 256 + 1000)
+    chunks = [body[start : start + chunk_bytes] for start in range(0, len(body), chunk_bytes)]
+    expected = hashlib.sha256(body).hexdigest().encode()
+    with connected(port) as client:
+        for request in (
+            POST + b"Content-Length: %d\r\n\r\n" % len(body) + body,
+            CHUNKED + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\na: b\r\n\r\n",
+        ):
+            client.sendall(request)
+            assert read_answer(client).endswith(expected)
+
+
+def test_requests_that_come_together_are_all_answered(port):
+    count = 3 * HEAD_BYTES // len(GET)
+    with connected(port) as client:
+        sender = threading.Thread(target=client.sendall, args=(GET * count,))
+        sender.start()
+        for _ in range(count):
+            assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+        sender.join()
+
+
+@pytest.mark.parametrize("sent", [b"", GET[:-2]], ids=["nothing", "half a head"])
+def test_a_connection_whose_head_does_not_come_is_closed(port, monkeypatch, sent):
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    with connected(port) as client:
+        client.sendall(sent)
+        assert read_to_the_end(client) == b""
+
+
+@pytest.mark.parametrize("sent", [b"\r\n", GET[:-2]], ids=["a blank line", "half a head"])
+def test_so_is_one_whose_next_head_has_begun_and_does_not_end(port, monkeypatch, sent):
+    with connected(port) as client:
+        client.sendall(GET)
+        assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+        monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+        client.sendall(sent)
+        assert read_to_the_end(client) == b""
+
+
+def test_the_answer_to_a_head_that_has_come_may_take_longer(port, monkeypatch):
+    """It is written by the loop that would have closed the connection before."""
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 2)
+    with connected(port) as client:
+        for path in (b"/2.5", b"/"):
+            client.sendall(GET.replace(b"/", path, 1))
+            assert read_answer(client).startswith(b"HTTP/1.1 200 ")
