@@ -101,8 +101,10 @@ class Classifier:
         if (seconds := self.batcher.running_seconds) > self._settings.request_timeout_ms / 1000:
             return f"one batch has been running for {seconds:.0f} seconds"
         image, expected = self._canary
+        deadline = asyncio.get_running_loop().time() + CANARY_SECONDS
         try:
-            found, *_ = await self.batcher.submit(image, asyncio.get_running_loop().time() + CANARY_SECONDS)
+            self.batcher.admit(1, deadline)
+            found, *_ = await self.batcher.submit(image, deadline)
         except RequestError:
             return None
         except Exception:
@@ -160,7 +162,7 @@ class Classifier:
                 return await self._decoders.run(decode_all, count)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
-        """Logits (n, classes) of images (n, 3, h, w), batched with those of other requests."""
+        """Logits (n, classes) of images (n, 3, h, w) that were admitted, batched with those of other requests."""
         answered = await self.batcher.submit(images, deadline)
         stages.record("queue", answered.queue_seconds)
         stages.record("inference", answered.inference_seconds)

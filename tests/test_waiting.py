@@ -1,12 +1,17 @@
-"""How long a request waits: to its deadline, no longer than its client, and unparsed where it would not be admitted."""
+"""How long a request waits: to its deadline, no longer than its client, and unparsed where it would not be admitted.
+
+Once it is taken it is finished, though the server be stopping.
+"""
 
 import asyncio
+import importlib
+import json
 import threading
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from conftest import SIDE, picture
+from conftest import SIDE, as_json, picture
 
 from fsr_serve.batcher import BatchLimits
 from fsr_serve.http.app import create_app
@@ -64,7 +69,7 @@ def test_what_would_not_be_admitted_is_not_parsed(client, server, route):
     assert client.post(route, content=b"{", headers=JSON).status_code == 429
     batcher.limits = limits
     assert client.post(route, content=b"{", headers=JSON).status_code == 400
-    batcher.close()
+    server.lifecycle.is_closed = True
     assert client.post(route, content=b"{", headers=JSON).status_code == 503
 
 
@@ -120,5 +125,36 @@ def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server,
         end.set()
         assert sent[0]["status"] == 499
         assert server.metrics.cancelled._value.get() == 1
+
+    asyncio.run(asyncio.wait_for(observe(), 60))
+
+
+@pytest.fixture(params=["fsr_serve.http.body._json_images", "fsr_serve.classifier.decode"])
+def held_step(request, monkeypatch):
+    """A step of a request for several images, and two events: it has begun, and may go on."""
+    module, _, name = request.param.rpartition(".")
+    step = getattr(importlib.import_module(module), name)
+    began, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments, **options):
+        began.set()
+        go_on.wait(30)
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(request.param, held)
+    yield began, go_on
+    go_on.set()
+
+
+def test_what_was_taken_before_the_server_closed_is_finished(server, held_step):
+    began, go_on = held_step
+
+    async def observe():
+        body = json.dumps(as_json(picture("red"), picture("green"))).encode()
+        async with asked(server, "/classify", body, b"application/json") as (_, sent):
+            await asyncio.to_thread(began.wait)
+            server.lifecycle.is_closed = True
+            go_on.set()
+        assert sent[0]["status"] == 200
 
     asyncio.run(asyncio.wait_for(observe(), 60))
