@@ -115,7 +115,7 @@ class Batcher:
             self._forget(job)
 
     def admit(self, count: int, deadline: float, decode_seconds: float = 0.0) -> None:
-        """Let in `count` images that are decoded in so many seconds, once: `submit` asks no more.
+        """Let in `count` images, once: `submit` asks no more. `decode_seconds` is 0 where none need wait for a decoder.
 
         Raises RejectedError: 429 `queue_full` or `deadline_unreachable`, 504 `deadline_exceeded`.
         """
@@ -124,7 +124,7 @@ class Batcher:
         if waiting + count > self.limits.queue_images:
             message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
             raise _come_back("queue_full", message, max(decode_seconds, self._predict(ahead)))
-        if not ahead:
+        if not ahead and not decode_seconds:
             return  # an idle server always tries, or a wrong estimate would never mend
         remaining = deadline - asyncio.get_running_loop().time()
         if remaining <= 0:

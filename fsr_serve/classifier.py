@@ -150,16 +150,12 @@ class Classifier:
         """
         count = len(encoded)
         budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
-
-        def decode_all() -> list[Pixels | RequestError]:
-            return [self._decode(image, budget, decode) for image in encoded]
-
         self.batcher.admit(count, deadline)
         with stages.time("decode"):
             if count == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
                 return [found]
             async with self.batcher.arriving(count, deadline, self._decoders.predict(count)):
-                return await self._decoders.run(decode_all, count)
+                return await self._decoders.run(lambda image: self._decode(image, budget, decode), encoded)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
         """Logits (n, classes) of images (n, 3, h, w) that were admitted, batched with those of other requests."""

@@ -14,7 +14,10 @@ import pytest
 from conftest import SIDE, as_json, picture
 
 from fsr_serve.batcher import BatchLimits
+from fsr_serve.decoders import Decoders
+from fsr_serve.errors import RequestError
 from fsr_serve.http.app import create_app
+from fsr_serve.metrics import Stages
 
 INFER = "/v2/models/colours/infer"
 JSON = {"Content-Type": "application/json"}
@@ -112,6 +115,28 @@ def test_the_work_of_a_client_that_leaves_is_never_computed(server):
         assert session.images == 1
 
     asyncio.run(asyncio.wait_for(observe(), 60))
+
+
+def test_no_further_image_is_decoded_once_the_deadline_has_passed(server, monkeypatch):
+    begun, go_on = [], threading.Event()
+
+    def decode(encoded, *_, **__):
+        begun.append(encoded)
+        go_on.wait(30)
+        return np.zeros((3, SIDE, SIDE), np.uint8)
+
+    async def observe():
+        monkeypatch.setattr("fsr_serve.classifier.decode", decode)
+        deadline = asyncio.get_running_loop().time() + 0.1
+        with pytest.raises(RequestError) as late:
+            await server.classifier.decode([b"first", b"second"], Stages(server.metrics), deadline)
+        assert late.value.code == "deadline_exceeded"
+        go_on.set()
+        await server.classifier.decode([b"third"] * 2, Stages(server.metrics), deadline + 60)
+
+    server.classifier._decoders = Decoders(1)
+    asyncio.run(asyncio.wait_for(observe(), 60))
+    assert b"second" not in begun
 
 
 def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server, held_parser):
