@@ -154,7 +154,7 @@ class Classifier:
         with stages.time("decode"):
             if count == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
                 return [found]
-            async with self.batcher.arriving(count, deadline, self._decoders.predict(count)):
+            async with self.batcher.arriving(count, deadline, self._decoders.predict(encoded)):
                 return await self._decoders.run(lambda image: self._decode(image, budget, decode), encoded)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:

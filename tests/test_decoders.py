@@ -62,7 +62,7 @@ async def test_before_anything_was_decoded_nothing_is_expected(gate):
     decoders = Decoders(1)
     running = asyncio.create_task(decoders.run(gate.decode, [b"image"]))
     await settle()
-    assert decoders.predict(100) == 0
+    assert decoders.predict([b"image"] * 100) == 0
     gate.is_open.set()
     assert await running == [b"image"]
 
@@ -73,9 +73,37 @@ async def test_a_request_waits_for_the_images_before_it_shared_among_the_threads
     await teach(decoders, clock, 0.5, b"image")
     waiting = [asyncio.create_task(decoders.run(gate.decode, [b"image"] * 4)) for _ in range(3)]
     await settle()
-    assert decoders.predict(1) == pytest.approx((12 / 2 + 1) * 0.5)
+    assert decoders.predict([b"image"]) == pytest.approx((12 / 2 + 1) * 0.5)
     gate.is_open.set()
     await asyncio.gather(*waiting)
+
+
+@in_a_loop
+async def test_small_files_are_expected_to_take_less_time_than_large_ones(gate, clock):
+    decoders = Decoders(1)
+    photograph, thumbnail = bytes(10_000_000), bytes(2_000)
+    await teach(decoders, clock, 1.0, photograph)
+    running = asyncio.create_task(decoders.run(gate.decode, [thumbnail]))
+    await settle()
+    assert decoders.predict([photograph]) == pytest.approx(1, rel=0.01)
+    assert decoders.predict([thumbnail] * 64) < 0.05
+    gate.is_open.set()
+    await running
+
+
+@in_a_loop
+async def test_what_is_no_image_teaches_nothing_of_those_that_are(gate, clock):
+    decoders = Decoders(1)
+    photograph, nothing = bytes(10_000_000), RequestError(400, "invalid_base64", "")
+    await teach(decoders, clock, 1.0, photograph)
+    for _ in range(10):
+        await teach(decoders, clock, 1e-5, nothing)
+        await teach(decoders, clock, 1e-4, b"")
+    running = asyncio.create_task(decoders.run(gate.decode, [b""]))
+    await settle()
+    assert decoders.predict([photograph]) == pytest.approx(1, rel=0.1)
+    gate.is_open.set()
+    await running
 
 
 @in_a_loop
@@ -84,10 +112,10 @@ async def test_what_finds_a_thread_free_is_tried_whatever_images_took_before(gat
     await teach(decoders, clock, 1000, b"image")
     running = [asyncio.create_task(decoders.run(gate.decode, [b"image"]))]
     await settle()
-    assert decoders.predict(1) == 0
+    assert decoders.predict([b"image"]) == 0
     running.append(asyncio.create_task(decoders.run(gate.decode, [b"image"])))
     await settle()
-    assert decoders.predict(1) == pytest.approx(2000)
+    assert decoders.predict([b"image"]) == pytest.approx(2000)
     gate.is_open.set()
     await asyncio.gather(*running)
 
@@ -116,7 +144,7 @@ async def test_no_further_image_of_what_is_given_up_is_decoded_and_its_thread_is
     given_up.cancel()
     await settle()
     assert given_up.cancelled()
-    assert decoders.predict(1) > 0
+    assert decoders.predict([b"image"]) > 0
     gate.is_open.set()
     await decoders.run(gate.decode, [b"third"])
     assert gate.begun == [b"first", b"third"]
