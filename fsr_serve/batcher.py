@@ -146,7 +146,7 @@ class Batcher:
         Raises as `admit`, also within the block when the deadline passes there.
         """
         self.admit(count, deadline, decode_seconds)
-        self._arriving_images += count
+        self._count_arriving(count)
         try:
             async with asyncio.timeout_at(deadline):
                 yield
@@ -156,7 +156,7 @@ class Batcher:
             self.metrics.cancelled.inc()
             raise
         finally:
-            self._arriving_images -= count
+            self._count_arriving(-count)
 
     @property
     def running_seconds(self) -> float:
@@ -176,6 +176,10 @@ class Batcher:
         if job in self._waiting:
             del self._waiting[job]
             self._count_queue(-job.left)
+
+    def _count_arriving(self, change: int) -> None:
+        self._arriving_images += change
+        self.metrics.queue_images.inc(change)
 
     def _count_queue(self, change: int) -> None:
         self._queue_images += change

@@ -101,11 +101,13 @@ async def test_what_was_admitted_is_computed_however_full_the_queue_is_by_then(b
 
 
 @in_a_loop
-async def test_images_that_are_being_decoded_count_as_waiting(batcher):
+async def test_images_that_are_being_decoded_count_as_waiting_and_are_shown_as_such(batcher, registry):
     deadline = asyncio.get_running_loop().time() + 60
     async with batcher.arriving(6, deadline):
+        assert waiting(registry) == 6
         with pytest.raises(RequestError) as refused:
             batcher.admit(3, deadline)
         batcher.admit(2, deadline)
     batcher.admit(8, deadline)
+    assert waiting(registry) == 0
     assert (refused.value.status, refused.value.code) == (429, "queue_full")
