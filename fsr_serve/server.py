@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RejectedError, RequestError, StartupError
+from fsr_serve.held_bodies import HeldBodies
 from fsr_serve.keys import Keys
 from fsr_serve.lifecycle import Lifecycle
 from fsr_serve.metrics import Metrics
@@ -32,6 +33,7 @@ class Server:
     keys: Keys
     registry: Registry
     control: ModelControl
+    bodies: HeldBodies
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @classmethod
@@ -46,7 +48,8 @@ class Server:
         metrics = Metrics(own)
         keys = Keys(settings.keys)
         registry = Registry(settings, metrics, worker)
-        return cls(settings, metrics, scraped, keys, registry, ModelControl(registry, worker))
+        bodies = HeldBodies(settings.max_held_bytes)
+        return cls(settings, metrics, scraped, keys, registry, ModelControl(registry, worker), bodies)
 
     @property
     def classifier(self) -> Classifier:

@@ -53,6 +53,8 @@ class Settings(BaseSettings):
     keys: Path | None = None
     """File of the keys that are accepted; without one, everybody may classify and read metrics."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_held_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Of all request bodies that a worker holds at a time; at least one whole body."""
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
     max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)
     max_request_pixels: int = Field(default=256_000_000, ge=1)
@@ -103,6 +105,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}MAX_QUEUE_IMAGES is {self.max_queue_images}; expected at least {PREFIX}MAX_IMAGES, "
                 f"which is {self.max_images}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_body_may_be_held(self) -> Self:
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_HELD_BYTES is {self.max_held_bytes}; expected at least {PREFIX}MAX_BODY_BYTES, "
+                f"which is {self.max_body_bytes}"
             )
         return self
 
