@@ -88,20 +88,18 @@ class Batcher:
     _queue_images: int = 0
     _arriving_images: int = 0
     _running: dict["asyncio.Task[None]", int] = field(default_factory=dict)
-    _is_closed: bool = False
     _busy_since: float = 0.0
     _ended_at: float = 0.0
     _device: asyncio.Lock = field(default_factory=asyncio.Lock)
     _threads: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(SLOTS, "batch"))
 
     async def submit(self, images: Images, deadline: float) -> Answered:
-        """The logits of images (n, 3, h, w): uint8, or float32 in [0, 1].
+        """The logits of images (n, 3, h, w), uint8 or float32 in [0, 1], that were admitted.
 
-        `deadline` is a time of the running loop. Raises RejectedError: 429 `queue_full` or `deadline_unreachable`, 503
-        `draining`, 504 `deadline_exceeded`. Cancelling the call takes its images out of the queue.
+        `deadline` is a time of the running loop. Raises RejectedError: 504 `deadline_exceeded`. Cancelling the call
+        takes its images out of the queue.
         """
         loop = asyncio.get_running_loop()
-        self.admit(len(images), deadline)
         job = _Job(images, deadline, loop.create_future(), perf_counter())  # uvloop's clock is of whole milliseconds
         self._waiting[job] = None
         self._count_queue(len(images))
@@ -117,15 +115,16 @@ class Batcher:
             self._forget(job)
 
     def admit(self, count: int, deadline: float, decode_seconds: float = 0.0) -> None:
-        """Raise as `submit` would for `count` images that are decoded in so many seconds."""
-        if self._is_closed:
-            raise RejectedError(503, "draining", "the server is stopping; ask another one")
+        """Let in `count` images, once: `submit` asks no more. `decode_seconds` is 0 where none need wait for a decoder.
+
+        Raises RejectedError: 429 `queue_full` or `deadline_unreachable`, 504 `deadline_exceeded`.
+        """
         waiting = self._queue_images + self._arriving_images
         ahead = waiting + sum(self._running.values())
         if waiting + count > self.limits.queue_images:
             message = f"{waiting} images wait already; at most {self.limits.queue_images} may, with these {count}"
             raise _come_back("queue_full", message, max(decode_seconds, self._predict(ahead)))
-        if not ahead:
+        if not ahead and not decode_seconds:
             return  # an idle server always tries, or a wrong estimate would never mend
         remaining = deadline - asyncio.get_running_loop().time()
         if remaining <= 0:
@@ -144,10 +143,10 @@ class Batcher:
     async def arriving(self, count: int, deadline: float, decode_seconds: float = 0.0) -> AsyncIterator[None]:
         """Admit `count` images before they are decoded, so that no work goes into refused ones.
 
-        Raises as `submit`, also within the block when the deadline passes there.
+        Raises as `admit`, also within the block when the deadline passes there.
         """
         self.admit(count, deadline, decode_seconds)
-        self._arriving_images += count
+        self._count_arriving(count)
         try:
             async with asyncio.timeout_at(deadline):
                 yield
@@ -157,17 +156,13 @@ class Batcher:
             self.metrics.cancelled.inc()
             raise
         finally:
-            self._arriving_images -= count
+            self._count_arriving(-count)
 
     @property
     def running_seconds(self) -> float:
         """Since when the session has been busy with one batch; 0 when it is idle."""
         busy_since = self._busy_since  # read once: the batch may end in its thread meanwhile
         return perf_counter() - busy_since if busy_since else 0.0
-
-    def close(self) -> None:
-        """Refuse what comes from now on; what was admitted is still answered."""
-        self._is_closed = True
 
     def _predict(self, images: int) -> float:
         return self.batch_time.predict(images, self.limits.batch_images)
@@ -181,6 +176,10 @@ class Batcher:
         if job in self._waiting:
             del self._waiting[job]
             self._count_queue(-job.left)
+
+    def _count_arriving(self, change: int) -> None:
+        self._arriving_images += change
+        self.metrics.queue_images.inc(change)
 
     def _count_queue(self, change: int) -> None:
         self._queue_images += change

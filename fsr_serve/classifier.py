@@ -112,8 +112,10 @@ class Classifier:
         if (seconds := self.batcher.running_seconds) > self._settings.request_timeout_ms / 1000:
             return f"one batch has been running for {seconds:.0f} seconds"
         image, expected = self._canary
+        deadline = asyncio.get_running_loop().time() + CANARY_SECONDS
         try:
-            found, *_ = await self.batcher.submit(image, asyncio.get_running_loop().time() + CANARY_SECONDS)
+            self.batcher.admit(1, deadline)
+            found, *_ = await self.batcher.submit(image, deadline)
         except RequestError:
             return None
         except Exception:
@@ -178,19 +180,15 @@ class Classifier:
         """
         count = len(encoded)
         budget = PixelBudget(self._settings.max_image_pixels, self._settings.max_request_pixels)
-
-        def decode_all() -> list[Pixels | RequestError]:
-            return [self._decode(image, budget, decode) for image in encoded]
-
         self.batcher.admit(count, deadline)
         with stages.time("decode"):
             if count == 1 and (found := self._decode(encoded[0], budget, decode_if_quick)) is not None:
                 return [found]
-            async with self.batcher.arriving(count, deadline, self._decoders.predict(count)):
-                return await self._decoders.run(decode_all, count)
+            async with self.batcher.arriving(count, deadline, self._decoders.predict(encoded)):
+                return await self._decoders.run(lambda image: self._decode(image, budget, decode), encoded)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
-        """Logits (n, classes) of images (n, 3, h, w), batched with those of other requests."""
+        """Logits (n, classes) of images (n, 3, h, w) that were admitted, batched with those of other requests."""
         answered = await self.batcher.submit(images, deadline)
         stages.record("queue", answered.queue_seconds)
         stages.record("inference", answered.inference_seconds)

@@ -8,7 +8,7 @@ FsrError
 │   ├── StateError          the file that says which version is wanted cannot be read or written
 │   └── DeviceError         the runtime, device or precision asked for cannot be used
 └── RequestError            a request, or one image of it, is refused: HTTP status, code, message
-    └── RejectedError       it is not admitted to the queue, or not done in time
+    └── RejectedError       it is not admitted, or not done in time
 """
 
 
@@ -52,4 +52,4 @@ class RequestError(FsrError):
 
 
 class RejectedError(RequestError):
-    """A request that is not admitted to the queue, or not done in time."""
+    """A request that is not admitted, or not done in time."""

@@ -2,19 +2,19 @@
 
 import signal
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
 
 
 @dataclass
 class Lifecycle:
-    """`is_draining` from SIGTERM on."""
+    """`is_draining` from SIGTERM on, `is_closed` once no more requests are taken."""
 
     is_draining: bool = False
+    is_closed: bool = False
 
-    def drain_on_sigterm(self, drain_seconds: float, close: Callable[[], None]) -> None:
-        """Put this before the handler of SIGTERM that is there; `close` is called just before that one.
+    def drain_on_sigterm(self, drain_seconds: float) -> None:
+        """Put this before the handler of SIGTERM that is there; the server closes just before that one is called.
 
         A second SIGTERM stops at once. Call from the main thread, after the web server has set its handler.
         """
@@ -22,7 +22,7 @@ class Lifecycle:
 
         def handle(number: int, frame: FrameType | None) -> None:
             def end() -> None:
-                close()
+                self.is_closed = True
                 if callable(stop):
                     stop(number, frame)
 

@@ -34,7 +34,10 @@ class Metrics:
         self.stage_duration = {stage: stage_duration.labels(stage) for stage in STAGES}
         self.images = Counter("fsr_images", "Images classified.", registry=registry)
         self.queue_images = Gauge(
-            "fsr_queue_images", "Images that wait for a batch.", multiprocess_mode="livesum", registry=registry
+            "fsr_queue_images",
+            "Images admitted and in no batch yet, those that are being parsed or decoded too.",
+            multiprocess_mode="livesum",
+            registry=registry,
         )
         self.batches = Counter(
             "fsr_batches", "Batches, by why they started: full or idle.", ["reason"], registry=registry

@@ -145,11 +145,6 @@ class Registry:
 
         threading.Thread(target=watch, name="follow", daemon=True).start()
 
-    def close(self) -> None:
-        """Admit nothing from now on."""
-        for classifier in self._held():
-            classifier.batcher.close()
-
     def _read(self) -> Wanted | None:
         """What is wanted now; None where the file cannot be read."""
         try:

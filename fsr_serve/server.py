@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from prometheus_client import CollectorRegistry
 
 from fsr_serve.classifier import Classifier
-from fsr_serve.errors import RequestError, StartupError
+from fsr_serve.errors import RejectedError, RequestError, StartupError
+from fsr_serve.held_bodies import HeldBodies
 from fsr_serve.keys import Keys
 from fsr_serve.lifecycle import Lifecycle
 from fsr_serve.metrics import Metrics
@@ -18,6 +19,8 @@ from fsr_serve.registry import Registry
 from fsr_serve.settings import Settings, load_settings
 from fsr_serve.shared_metrics import ModelInfo
 from fsr_serve.workers import Worker
+
+STOPPING = "the server is stopping; ask another one"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Server:
     keys: Keys
     registry: Registry
     control: ModelControl
+    bodies: HeldBodies
     lifecycle: Lifecycle = field(default_factory=Lifecycle)
 
     @classmethod
@@ -44,7 +48,8 @@ class Server:
         metrics = Metrics(own)
         keys = Keys(settings.keys)
         registry = Registry(settings, metrics, worker)
-        return cls(settings, metrics, scraped, keys, registry, ModelControl(registry, worker))
+        bodies = HeldBodies(settings.max_held_bytes)
+        return cls(settings, metrics, scraped, keys, registry, ModelControl(registry, worker), bodies)
 
     @property
     def classifier(self) -> Classifier:
@@ -59,7 +64,12 @@ class Server:
     def check_not_draining(self) -> None:
         """Raises RequestError 503 from SIGTERM on."""
         if self.lifecycle.is_draining:
-            raise RequestError(503, "draining", "the server is stopping; ask another one")
+            raise RequestError(503, "draining", STOPPING)
+
+    def check_not_closed(self) -> None:
+        """Raises RejectedError 503 once no more requests are taken. Ask once in each: what was taken is finished."""
+        if self.lifecycle.is_closed:
+            raise RejectedError(503, "draining", STOPPING)
 
     def select(self, name: str | None, version: str | None) -> Classifier:
         """What serves that model and version, by default whatever serves. Raises RequestError 404 when nothing does."""

@@ -84,7 +84,7 @@ class FsrServe:
     def begin(self) -> None:
         """In each worker, when the web server's own handler of SIGTERM is in place."""
         server = self.server
-        server.lifecycle.drain_on_sigterm(server.settings.drain_seconds, server.registry.close)
+        server.lifecycle.drain_on_sigterm(server.settings.drain_seconds)
         server.registry.follow_always()
 
     @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]

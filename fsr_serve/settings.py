@@ -71,6 +71,8 @@ class Settings(BaseSettings):
     keys: Path | None = None
     """File of the keys that are accepted; without one, everybody may classify and read metrics."""
     max_body_bytes: int = Field(default=32 * 2**20, ge=1)
+    max_held_bytes: int = Field(default=512 * 2**20, ge=1)
+    """Of all request bodies that a worker holds at a time; at least one whole body."""
     max_image_bytes: int = Field(default=16 * 2**20, ge=1)
     max_image_pixels: int = Field(default=32_000_000, ge=1, le=PILLOW_PIXELS)
     max_request_pixels: int = Field(default=256_000_000, ge=1)
@@ -140,6 +142,15 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{PREFIX}CHECK_SHARE is {self.check_share} but {PREFIX}CHECKS names no check; expected some of "
                 f"{', '.join(CHECKS)}, or a share of 0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_body_may_be_held(self) -> Self:
+        if self.max_body_bytes > self.max_held_bytes:
+            raise ValueError(
+                f"{PREFIX}MAX_HELD_BYTES is {self.max_held_bytes}; expected at least {PREFIX}MAX_BODY_BYTES, "
+                f"which is {self.max_body_bytes}"
             )
         return self
 

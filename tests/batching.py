@@ -73,7 +73,13 @@ def in_a_loop(test):
 
 def ask(batcher, *values, seconds=60.0):
     """A request on its way."""
-    return asyncio.create_task(batcher.submit(images(*values), asyncio.get_running_loop().time() + seconds))
+    deadline = asyncio.get_running_loop().time() + seconds
+
+    async def request():
+        batcher.admit(len(values), deadline)
+        return await batcher.submit(images(*values), deadline)
+
+    return asyncio.create_task(request())
 
 
 async def settle():

@@ -1,11 +1,11 @@
-"""What a batcher refuses: a full queue, deadlines that cannot be met, and everything once it is closed."""
+"""What a batcher refuses: a full queue, and deadlines that cannot be met."""
 
 import asyncio
 import time
 from types import SimpleNamespace
 
 import pytest
-from batching import ask, in_a_loop, refusal, settle, waiting
+from batching import ask, images, in_a_loop, refusal, settle, waiting
 
 from fsr_serve.errors import RequestError
 
@@ -85,24 +85,29 @@ async def test_what_expires_in_the_queue_gets_504_and_is_never_computed(batcher,
 
 
 @in_a_loop
-async def test_a_closed_batcher_refuses_with_503_and_finishes_what_it_took(batcher, session):
+async def test_what_was_admitted_is_computed_however_full_the_queue_is_by_then(batcher, session):
     requests = [ask(batcher, 1)]
     await session.has_started()
-    requests.append(ask(batcher, 2))
+    deadline = asyncio.get_running_loop().time() + 60
+    async with batcher.arriving(1, deadline):
+        requests += [ask(batcher, *range(4)), ask(batcher, *range(7))]
+        await settle()
+        batcher.batch_time.observe(1, 1000.0)
+    admitted = asyncio.create_task(batcher.submit(images(9), deadline))
     await settle()
-    batcher.close()
-    error = await refusal(ask(batcher, 3))
-    assert (error.status, error.code) == (503, "draining")
     session.let_go()
-    assert [answer.logits[0, 0] for answer in await asyncio.gather(*requests)] == [1, 2]
+    assert (await admitted).logits[0, 0] == 9
+    await asyncio.gather(*requests)
 
 
 @in_a_loop
-async def test_images_that_are_being_decoded_count_as_waiting(batcher):
+async def test_images_that_are_being_decoded_count_as_waiting_and_are_shown_as_such(batcher, registry):
     deadline = asyncio.get_running_loop().time() + 60
     async with batcher.arriving(6, deadline):
+        assert waiting(registry) == 6
         with pytest.raises(RequestError) as refused:
             batcher.admit(3, deadline)
         batcher.admit(2, deadline)
     batcher.admit(8, deadline)
+    assert waiting(registry) == 0
     assert (refused.value.status, refused.value.code) == (429, "queue_full")

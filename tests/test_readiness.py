@@ -93,7 +93,7 @@ def test_a_draining_server_is_not_ready_and_still_classifies(client, server):
 
 
 def test_after_the_drain_requests_get_503(client, server):
-    server.classifier.batcher.close()
+    server.lifecycle.is_closed = True
     body = {"inputs": [{"name": "images", "shape": [1, 3, 16, 16], "datatype": "UINT8", "data": [0] * 768}]}
     response = client.post("/v2/models/colours/infer", json=body)
     assert (response.status_code, response.json()) == (503, {"error": "the server is stopping; ask another one"})

@@ -84,6 +84,14 @@ def test_a_value_out_of_range_is_named_with_the_rule(set_environment, name, valu
         load_settings()
 
 
+def test_a_worker_that_may_not_hold_one_body_is_refused(set_environment):
+    set_environment(FSR_MAX_BODY_BYTES="1000", FSR_MAX_HELD_BYTES="999")
+    with pytest.raises(
+        SettingsError, match="FSR_MAX_HELD_BYTES is 999; expected at least FSR_MAX_BODY_BYTES, which is 1000"
+    ):
+        load_settings()
+
+
 def test_a_queue_that_cannot_hold_one_request_is_refused(set_environment):
     set_environment(FSR_MAX_IMAGES="64", FSR_MAX_QUEUE_IMAGES="63")
     with pytest.raises(

@@ -1,15 +1,23 @@
-"""How long a request waits: to its deadline, no longer than its client, and unparsed where it would not be admitted."""
+"""How long a request waits: to its deadline, no longer than its client, and unparsed where it would not be admitted.
+
+Once it is taken it is finished, though the server be stopping.
+"""
 
 import asyncio
+import importlib
+import json
 import threading
 from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
-from conftest import SIDE, picture
+from conftest import SIDE, as_json, picture
 
 from fsr_serve.batcher import BatchLimits
+from fsr_serve.decoders import Decoders
+from fsr_serve.errors import RequestError
 from fsr_serve.http.app import create_app
+from fsr_serve.metrics import Stages
 
 INFER = "/v2/models/colours/infer"
 JSON = {"Content-Type": "application/json"}
@@ -64,7 +72,7 @@ def test_what_would_not_be_admitted_is_not_parsed(client, server, route):
     assert client.post(route, content=b"{", headers=JSON).status_code == 429
     batcher.limits = limits
     assert client.post(route, content=b"{", headers=JSON).status_code == 400
-    batcher.close()
+    server.lifecycle.is_closed = True
     assert client.post(route, content=b"{", headers=JSON).status_code == 503
 
 
@@ -109,6 +117,28 @@ def test_the_work_of_a_client_that_leaves_is_never_computed(server):
     asyncio.run(asyncio.wait_for(observe(), 60))
 
 
+def test_no_further_image_is_decoded_once_the_deadline_has_passed(server, monkeypatch):
+    begun, go_on = [], threading.Event()
+
+    def decode(encoded, *_, **__):
+        begun.append(encoded)
+        go_on.wait(30)
+        return np.zeros((3, SIDE, SIDE), np.uint8)
+
+    async def observe():
+        monkeypatch.setattr("fsr_serve.classifier.decode", decode)
+        deadline = asyncio.get_running_loop().time() + 0.1
+        with pytest.raises(RequestError) as late:
+            await server.classifier.decode([b"first", b"second"], Stages(server.metrics), deadline)
+        assert late.value.code == "deadline_exceeded"
+        go_on.set()
+        await server.classifier.decode([b"third"] * 2, Stages(server.metrics), deadline + 60)
+
+    server.classifier._decoders = Decoders(1)
+    asyncio.run(asyncio.wait_for(observe(), 60))
+    assert b"second" not in begun
+
+
 def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server, held_parser):
     route, body, began, end = held_parser
 
@@ -120,5 +150,36 @@ def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server,
         end.set()
         assert sent[0]["status"] == 499
         assert server.metrics.cancelled._value.get() == 1
+
+    asyncio.run(asyncio.wait_for(observe(), 60))
+
+
+@pytest.fixture(params=["fsr_serve.http.body._json_images", "fsr_serve.classifier.decode"])
+def held_step(request, monkeypatch):
+    """A step of a request for several images, and two events: it has begun, and may go on."""
+    module, _, name = request.param.rpartition(".")
+    step = getattr(importlib.import_module(module), name)
+    began, go_on = threading.Event(), threading.Event()
+
+    def held(*arguments, **options):
+        began.set()
+        go_on.wait(30)
+        return step(*arguments, **options)
+
+    monkeypatch.setattr(request.param, held)
+    yield began, go_on
+    go_on.set()
+
+
+def test_what_was_taken_before_the_server_closed_is_finished(server, held_step):
+    began, go_on = held_step
+
+    async def observe():
+        body = json.dumps(as_json(picture("red"), picture("green"))).encode()
+        async with asked(server, "/classify", body, b"application/json") as (_, sent):
+            await asyncio.to_thread(began.wait)
+            server.lifecycle.is_closed = True
+            go_on.set()
+        assert sent[0]["status"] == 200
 
     asyncio.run(asyncio.wait_for(observe(), 60))

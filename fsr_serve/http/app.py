@@ -127,6 +127,8 @@ class _Observed:
             logger.exception("request %s failed", request.request_id)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
             response = self._refuse(request, failure)
+        finally:
+            request.release()
         response.headers["X-Request-ID"] = request.request_id
         server.metrics.requests(self._route, response.status_code).inc()
         server.metrics.request_duration(self._route).observe(perf_counter() - started)

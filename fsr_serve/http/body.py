@@ -54,7 +54,8 @@ def find_parser(request: ServedRequest, settings: Settings) -> Callable[[bytes],
 async def read_body(request: ServedRequest, max_bytes: int) -> bytes:
     """The whole body. Raises RequestError as soon as more than `max_bytes` are announced or received, or it is late.
 
-    `request.body_ended` says afterwards whether the end of the body was seen.
+    Raises RejectedError where the worker has no room for what comes. `request.body_ended` says afterwards whether the
+    end of the body was seen.
     """
     announced = request.header(b"content-length", "0")
     if announced.isdecimal() and int(announced[:18]) > max_bytes:
@@ -67,9 +68,11 @@ async def read_body(request: ServedRequest, max_bytes: int) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise RequestError(400, "incomplete_body", f"the client left after {len(body)} bytes of the body")
                 request.body_ended = not message.get("more_body", False)
-                body += message.get("body", b"")
-                if len(body) > max_bytes:
+                chunk = message.get("body", b"")
+                if len(body) + len(chunk) > max_bytes:
                     raise _too_large(f"more than {max_bytes}", max_bytes)
+                request.hold(len(chunk))
+                body += chunk
     except TimeoutError as error:
         raise RequestError(
             408, "body_too_slow", f"after {READ_SECONDS:g} seconds {len(body)} bytes of the body had come; expected all"

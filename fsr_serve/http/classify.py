@@ -38,6 +38,7 @@ async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages
     timeout = request_timeout(request, server.settings)
     with stages.time("read"):
         body = await read_body(request, server.settings.max_body_bytes)
+    server.check_not_closed()
     deadline = asyncio.get_running_loop().time() + timeout
 
     async def compute() -> list[Prediction | RequestError]:

@@ -64,6 +64,7 @@ async def infer(request: ServedRequest) -> Response:
         raise RequestError(415, "unsupported_encoding", "the body is compressed; expected it as it is")
     with stages.time("read"):
         body = await read_body(request, server.settings.max_body_bytes)
+    server.check_not_closed()
     read_at = asyncio.get_running_loop().time()
     json_bytes = _json_bytes(request, len(body))
     size = classifier.version.manifest.preprocessing
@@ -100,6 +101,8 @@ async def _logits(classifier: Classifier, images: Images | list[bytes], stages: 
                 raise RequestError(image.status, image.code, f"image {index}: {image.message}")
             pixels.append(image)
         images = np.stack(pixels)
+    else:
+        classifier.batcher.admit(len(images), deadline)
     return await classifier.logits(images, stages, deadline)
 
 

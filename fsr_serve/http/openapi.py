@@ -54,7 +54,7 @@ QUERY = [
 ]
 
 WAITED: Errors = {
-    429: ("queue_full", "deadline_unreachable", "checks_busy"),
+    429: ("bodies_full", "queue_full", "deadline_unreachable", "checks_busy"),
     503: ("draining",),
     504: ("deadline_exceeded",),
 }
@@ -178,6 +178,7 @@ def _admin() -> Json:
             400: ("malformed_request", "incomplete_body"),
             408: ("body_too_slow",),
             413: ("body_too_large",),
+            429: ("bodies_full",),
             **faults,
             **INTERNAL,
             503: ("draining", "state_unwritable"),
