@@ -17,6 +17,8 @@ from training.evaluation.command import report as evaluate
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.obfuscation import RULES, judged
 from training.evaluation.obfuscation_command import Arguments, report, zero_gradients
+from training.evaluation.protocol import Budget
+from training.evaluation.suite import definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
 
@@ -44,14 +46,20 @@ HONEST = {
 }
 SWEEP = {("pgd20", 16): 0.25, ("pgd20", 32): 0.06, ("pgd20", 64): 0.01, ("pgd100", 255): 0.0}
 
+DEFINITIONS = {
+    "pgd1000": "cross-entropy, 1000 steps of epsilon/10, 5 random starts",
+    "hop_skip_jump": "HopSkipJump, labels only, 10000 queries",
+    "random_noise": "the first of 10000 random corners that breaks the image",
+}
+
 HOW = "measure with python -m training.evaluation RUN --attacks"
 
 
-def results(changed):
+def results(changed, definitions=DEFINITIONS):
     figures = HONEST | {name: share for name, share in changed.items() if isinstance(name, str)}
     swept = SWEEP | {name: share for name, share in changed.items() if not isinstance(name, str)}
     return [
-        *(measured(attack, share=share) for attack, share in figures.items()),
+        *(measured(attack, share=share, definition=definitions.get(attack, "")) for attack, share in figures.items()),
         *(measured(attack, share=share, epsilon=bound / 255) for (attack, bound), share in swept.items()),
     ]
 
@@ -83,6 +91,34 @@ def test_figures_of_an_honest_network_pass_every_rule():
 )
 def test_what_reveals_obfuscated_gradients_fails(number, changed):
     assert verdicts(results(changed))[number] == "fail"
+
+
+@pytest.mark.parametrize(
+    ("number", "attack", "definition", "missing"),
+    [
+        ("3", "pgd1000", "cross-entropy, 1000 steps of epsilon/10, random start", "pgd1000 of 5 random starts"),
+        ("3", "pgd1000", "cross-entropy, 1000 steps of epsilon/10, 4 random starts", "pgd1000 of 5 random starts"),
+        ("3", "pgd1000", "cross-entropy, 1000 steps of epsilon/10, no random start", "pgd1000 of 5 random starts"),
+        ("12", "hop_skip_jump", "HopSkipJump, labels only, 1 queries", "hop_skip_jump of 10,000 queries"),
+        ("12", "random_noise", "the first of 9999 random corners", "random_noise of 10,000 queries"),
+    ],
+)
+def test_an_attack_weaker_than_the_test_says_is_no_evidence(number, attack, definition, missing):
+    rule = next(rule for rule in RULES if rule.number == number)
+    verdict = judged(rule, results({}, DEFINITIONS | {attack: definition}), EPSILON)
+    command = f"{HOW} {attack}{' --restarts 5' if number == '3' else ''}"
+    assert (verdict.status, verdict.found) == ("not run", f"missing on the same images: {missing} or more; {command}")
+
+
+def test_the_usual_queries_are_those_that_the_test_asks_for():
+    for name in ("hop_skip_jump", "random_noise"):
+        assert definition_of(name, Budget(queries_of(name)), 10).startswith(DEFINITIONS[name])
+    assert definition_of("pgd1000", Budget(restarts=5), 10) == DEFINITIONS["pgd1000"]
+
+
+def test_what_is_missing_with_more_starts_is_asked_for_by_itself():
+    rule = next(rule for rule in RULES if rule.number == "3")
+    assert judged(rule, [], EPSILON).found.endswith(f"{HOW} pgd100, and with --attacks pgd1000 --restarts 5")
 
 
 def test_figures_of_other_images_are_not_put_together():
