@@ -110,7 +110,7 @@ class Manifest(_Frozen):
     """Graphs there are not, and why; what needs them is off."""
     files: dict[FileName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     training: dict[str, JsonValue]
-    """Method, data, recipe, seed and weights (best or last) it was trained with, as far as known."""
+    """Method, data, recipe, seed and weights (best or last, and their SHA-256) it was trained with, as far as known."""
     accuracies: tuple[Accuracy, ...]
     """Measured on these very files."""
     checkpoint_accuracies: tuple[Accuracy, ...]

@@ -2,14 +2,16 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
-from made_up_runs import measured
+from made_up_runs import made_up, measured
 from torch import nn
 
+from export.command import _training
 from training.attacks import random_noise
-from training.checkpoint import CheckpointError
+from training.checkpoint import CheckpointError, RunFolder
 from training.data import ImageData
 from training.evaluation.changes import CHANGES
 from training.evaluation.command import Arguments as Evaluation
@@ -17,11 +19,14 @@ from training.evaluation.command import report as evaluate
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.obfuscation import RULES, judged
 from training.evaluation.obfuscation_command import Arguments, report, zero_gradients
+from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import Budget
+from training.evaluation.results import weights_sha256
 from training.evaluation.suite import definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
 
+ROOT = Path(__file__).parent.parent
 EPSILON = 8 / 255
 HONEST = {
     "clean": 0.80,
@@ -197,6 +202,62 @@ def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, accuracy, status):
     (tmp_path / "manifest.json").write_text("[]")
     with pytest.raises(CheckpointError, match=r"manifest.json is no manifest of a model version"):
         deployed(tmp_path)
+
+
+def exported(folder, run, weights="best", **others):
+    """A manifest as python -m export writes it, as far as it tells networks apart."""
+    config = RunFolder(run).config()
+    training = _training(config, weights, weights_sha256(run, weights)) | others
+    told = {name: value for name, value in training.items() if value is not None}
+    folder.mkdir(exist_ok=True)
+    (folder / "manifest.json").write_text(json.dumps({"training": told, "classes": config.classes}))
+    return folder
+
+
+def run_with_weights(path, content=b"weights", **others):
+    made_up(path, **others)
+    (path / "best.safetensors").write_bytes(content)
+    return path
+
+
+def test_a_version_is_judged_with_the_weights_it_was_exported_from(tmp_path):
+    run = run_with_weights(tmp_path / "run")
+    other = run_with_weights(tmp_path / "other", b"other weights")
+    check_is_of(exported(tmp_path / "1", run), run, "best")
+    with pytest.raises(CheckpointError, match=r"1 was exported from another network than .*other: weights_sha256 is"):
+        check_is_of(tmp_path / "1", other, "best")
+    (run / "last.safetensors").write_bytes(b"weights")  # the best weights may be the last
+    check_is_of(tmp_path / "1", run, "last")
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"seed": 1}, "seed is 0, expected 1"),
+        ({"model": {"width": 8}}, "model.width is None, expected 8"),
+        ({"recipe": {"epochs": 3}}, "recipe.epochs is 100, expected 3"),
+    ],
+)
+def test_a_manifest_without_the_digest_of_the_weights_is_compared_by_what_it_says(tmp_path, other, message):
+    run = run_with_weights(tmp_path / "run")
+    version = exported(tmp_path / "1", run, weights_sha256=None, model={"name": "resnet18", "width": None})
+    check_is_of(version, run, "best")
+    with pytest.raises(CheckpointError, match=message):
+        check_is_of(version, run_with_weights(tmp_path / "other", **other), "best")
+
+
+def test_the_version_that_ships_is_one_of_its_checkpoint():
+    check_is_of(ROOT / "models" / "cifar10-fsr" / "1", ROOT / "checkpoints" / "cifar10-fsr", "best")
+
+
+def test_a_version_of_no_run_is_refused(tmp_path):
+    run = run_with_weights(tmp_path / "run")
+    (tmp_path / "manifest.json").write_text(json.dumps({"training": {"method": "adopted"}, "classes": ["a", "b"]}))
+    with pytest.raises(CheckpointError, match="was not exported from a run; expected a version made from"):
+        check_is_of(tmp_path, run, "best")
+    (tmp_path / "manifest.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"manifest.json is no manifest of a model version"):
+        check_is_of(tmp_path, run, "best")
 
 
 def test_corruptions_are_summed_up_as_means_over_severities():

@@ -17,6 +17,7 @@ from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
 from training.evaluation.obfuscation import RULES, Verdict, judged
+from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
@@ -71,6 +72,8 @@ def report(arguments: Arguments) -> Iterator[str]:
     check_epsilon(arguments.epsilon)
     folder = RunFolder(arguments.checkpoint)
     config, model = folder.config(), folder.load_model(arguments.weights)
+    if arguments.version is not None:
+        check_is_of(arguments.version, arguments.checkpoint, arguments.weights)
     data, _ = open_data(arguments.checkpoint, config, arguments.data, "test")
     data = spread(data, arguments.images, "images")
     digest = weights_sha256(arguments.checkpoint, arguments.weights)
