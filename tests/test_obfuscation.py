@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_up_runs import made_up, measured
@@ -18,10 +19,10 @@ from training.evaluation.command import Arguments as Evaluation
 from training.evaluation.command import report as evaluate
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.obfuscation import RULES, judged
-from training.evaluation.obfuscation_command import Arguments, report, zero_gradients
+from training.evaluation.obfuscation_command import Arguments, beside_twin, report, zero_gradients
 from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import Budget
-from training.evaluation.results import weights_sha256
+from training.evaluation.results import open_flags, save_result, weights_sha256
 from training.evaluation.suite import definition_of, queries_of
 from training.models import FSRNet
 from training.source import DataError
@@ -132,6 +133,33 @@ def test_figures_of_other_images_are_not_put_together():
     verdict = judged(rule, [*elsewhere, measured("cw", share=0.4)], EPSILON)
     assert (verdict.status, verdict.found) == ("not run", f"missing on the same images: cw; {HOW} cw")
     assert judged(rule, [], EPSILON).found == f"missing on the same images: cw, autoattack; {HOW} cw autoattack"
+
+
+def test_figures_of_training_images_are_no_evidence():
+    trained_on = {"data": "cifar10, split train", "data_sha256": "of the training images", "n": 50_000}
+    seen = [measured(name, share=1 - share, **trained_on) for name, share in HONEST.items()]
+    rule = next(rule for rule in RULES if rule.number == "6")
+    verdict = judged(rule, [*seen, *results({})], EPSILON)
+    assert (verdict.status, verdict.found) == (
+        "pass",
+        "cw 48.00%, autoattack 45.00%; n = 1,000, cifar10, split test",
+    )
+    assert judged(rule, seen, EPSILON).status == "not run"
+
+
+def test_a_twin_is_compared_on_test_images_alone(tmp_path):
+    run, twin = (run_with_weights(tmp_path / name, model={"fsr": name == "run"}) for name in ("run", "twin"))
+    digest = weights_sha256(run, "best")
+    for of in (run, twin):
+        for split in ("train", "test"):
+            found = measured("cw", n=4, data=f"cifar10, split {split}", data_sha256=split, weights_sha256=digest)
+            save_result(of, found)
+            open_flags(of, found).write(slice(0, 4), np.array([True, True, False, False]), 1.0)
+    (verdict,) = beside_twin(Arguments(run, twin=twin))
+    assert (verdict.status, verdict.found) == (
+        "figure",
+        "cw: +0.00 points, McNemar p 1; n = 4, cifar10, split test",
+    )
 
 
 def test_what_measures_a_sweep_is_named_bound_by_bound():
@@ -271,7 +299,7 @@ def test_corruptions_are_summed_up_as_means_over_severities():
     for words in (
         "clean 80.00%, mean of corruptions 64.29%, gaussian_noise 70.00%, ",
         "contrast 30.00%, ",
-        "rotation_random 65.00%, rotation_worst10 40.00%; n = 1,000",
+        "rotation_random 65.00%, rotation_worst10 40.00%; n = 1,000, cifar10, split test",
     ):
         assert words in verdict.found
     assert judged(rule, found[:-1], EPSILON).status == "not run"

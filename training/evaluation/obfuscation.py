@@ -166,9 +166,9 @@ RULES: Sequence[Rule] = (
 
 
 def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
-    """The rule on the most images that all it needs was measured on; `not run` and what is missing without any."""
+    """The rule on the most test images that all it needs was measured on; `not run` and what is missing without any."""
     groups: dict[str, dict[str, Result]] = {}
-    for result in filter(rule.accepts, results):
+    for result in (one for one in results if one.is_on_test_images and rule.accepts(one)):
         group = groups.setdefault(result.data_sha256, {})
         for name in {at_bound(result.attack, result.epsilon, epsilon), with_bound(result.attack, result.epsilon)}:
             if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
@@ -183,9 +183,10 @@ def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
         why = f"missing on the same images: {some}{more}; measure with {command}"
         return Verdict(rule.number, rule.test, "not run", why)
     found = max(complete, key=lambda group: group[rule.needs[0]].n)
+    of = found[rule.needs[0]]
     figures = rule.say({name: found[name].accuracy for name in rule.needs})
     status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
-    return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
+    return Verdict(rule.number, rule.test, status, f"{figures}; n = {of.n:,}, {of.data}")
 
 
 def _with_tries(name: str, rule: Rule) -> str:

@@ -121,13 +121,18 @@ def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
     compared = [
         one
         for one in compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
-        if one.first.weights == arguments.weights and is_bounded_by(arguments.epsilon, one.first.epsilon)
+        if one.first.weights == arguments.weights
+        and one.first.is_on_test_images
+        and is_bounded_by(arguments.epsilon, one.first.epsilon)
     ]
     names = titles(compared)
     for one in compared:
         gain = 100 * (one.second.accuracy - one.first.accuracy)
-        found = f"{names[one.subject]}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
-        yield Verdict("14", test, "figure", found)
+        found = f"{names[one.subject]}: {gain:+.2f} points, McNemar p {one.test.p:.2g}"
+        yield Verdict("14", test, "figure", f"{found}; n = {one.first.n:,}, {one.first.data}")
     if not compared:
-        why = f"nothing was measured of both with {arguments.weights} weights at epsilon {arguments.epsilon:.6g}"
+        why = (
+            f"nothing was measured of both on test images with {arguments.weights} weights at epsilon "
+            f"{arguments.epsilon:.6g}"
+        )
         yield Verdict("14", test, "not run", why)

@@ -37,6 +37,10 @@ class Measurement:
     """Other than the whole network: the feature that its FSR module passed on."""
 
     @property
+    def is_on_test_images(self) -> bool:
+        return self.data.endswith(", split test")
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Two measurements that agree in this measure the same thing."""
         return (
