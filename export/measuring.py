@@ -12,6 +12,7 @@ import onnxruntime
 import tyro
 from tqdm import tqdm
 
+from export.changing import being_changed
 from export.errors import VerificationError
 from fsr_serve.artifact import (
     ATTACK_FILE,
@@ -19,14 +20,12 @@ from fsr_serve.artifact import (
     SIGNATURE_FILE,
     Accuracy,
     ModelVersion,
-    read_version,
     write_manifest,
 )
 from fsr_serve.checks.probe import Labels
 from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
 from training.evaluation.flags import FlagsFile
 from training.evaluation.statistics import wilson
-from training.lock import in_turn
 
 BATCH = 100
 
@@ -145,8 +144,8 @@ def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> N
         )
 
     new = {measures(accuracy) for accuracy in accuracies}
-    with in_turn(version.path):
+    with being_changed(version.path) as present:  # others may have measured it meanwhile
         check_is_unsigned(version.path)
-        manifest = read_version(version.path).manifest  # others may have measured it meanwhile
+        manifest = present.manifest
         kept = [accuracy for accuracy in manifest.accuracies if measures(accuracy) not in new]
         write_manifest(version.path, manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tyro
 
+from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
 from export.measuring import BATCH, Asked, VersionArguments, check_can_measure, measured, write_accuracies
-from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, read_version
+from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
@@ -88,7 +89,7 @@ def verify(arguments: Arguments) -> list[Verdict]:
     """
     if not 0 < arguments.epsilon <= 1:
         raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-    version = read_version(arguments.version)
+    version = open_version(arguments.version)
     needs_gradients = [name for name in arguments.attacks if name != "square"]
     check_can_measure(version, needs_gradients, "Choose --attacks square")
     session = arguments.open_session(version)
