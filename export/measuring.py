@@ -88,7 +88,8 @@ def measured(
     Goes on with what is known in the folder `state`, by default .verify beside the version.
     """
     engine = f"{session.runtime}-{session.device}-{session.precision}"
-    depends = json.dumps([asdict(asked), version.manifest.files, engine], sort_keys=True)
+    seen = version.manifest.preprocessing.model_dump()
+    depends = json.dumps([asdict(asked), version.manifest.files, seen, engine], sort_keys=True)
     name = f"{asked.attack}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}.npz"
     flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
     known = int(flags.is_known.sum())

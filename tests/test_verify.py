@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from export import measuring
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
-from export.measuring import write_accuracies
+from export.measuring import Asked, measured, write_accuracies
 from export.verification import Arguments, line, verify
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import ArtifactError
@@ -23,6 +25,8 @@ from training.evaluation.command import report
 from training.evaluation.protocol import RandomStarts
 from training.evaluation.results import load_results
 from training.source import DataError
+
+SHIPPED = Path(__file__).parent.parent / "models" / "cifar10-fsr" / "1"
 
 
 @pytest.fixture
@@ -98,6 +102,34 @@ def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
     assert {name: verdict.found.accuracy for name, verdict in whole.items()} == {
         name: verdict.found.accuracy for name, verdict in resumed.items()
     }
+
+
+class Answers:
+    """A session that always gives the same logits, and counts the images it was shown."""
+
+    runtime, device, precision = "onnxruntime", "cpu", "f32"
+
+    def __init__(self):
+        self.images = 0
+
+    def logits(self, images):
+        self.images += len(images)
+        return np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
+
+
+def test_images_decoded_or_resized_otherwise_are_measured_anew(tmp_path):
+    shipped = read_version(SHIPPED)
+    session, labels = Answers(), np.array([0, 0, 1])
+    asked = Asked("clean", "images as they are", 0.0, "data", "0" * 64, 0)
+
+    def shown(**preprocessing):
+        before = session.images
+        changed = shipped.manifest.preprocessing.model_copy(update=preprocessing)
+        version = replace(shipped, manifest=shipped.manifest.model_copy(update={"preprocessing": changed}))
+        measured(asked, version, session, labels, lambda part: np.zeros((len(labels[part]), 3, 8, 8)), tmp_path)
+        return session.images - before
+
+    assert [shown(), shown(), shown(jpeg_scale="reduced"), shown(height=40), shown()] == [3, 0, 3, 3, 0]
 
 
 def test_random_starts_do_not_depend_on_batches_or_on_where_one_begins():

@@ -144,7 +144,7 @@ def report(arguments: Arguments) -> str:
 
     measured(clean, None)
     for name in names:
-        definition = definition_of(name, arguments.budget(name), len(config.classes))
+        definition = definition_of(name, arguments.budget(name), len(config.classes), arguments.batch)
         definition += crafted_on if name in TRANSFERS else ""
         measured(replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon), name)
     if "ensemble" in arguments.attacks:
