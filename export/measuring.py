@@ -85,7 +85,8 @@ def measured(
 ) -> Accuracy:
     """Share of the labels (n,) that the session gives to what `show` makes of the images of a batch.
 
-    Goes on with what is known in the folder `state`, by default .verify beside the version.
+    Goes on with what is known in the folder `state`, by default .verify beside the version. What was finished before
+    stays as it is.
     """
     engine = f"{session.runtime}-{session.device}-{session.precision}"
     seen = version.manifest.preprocessing.model_dump()
@@ -93,6 +94,9 @@ def measured(
     name = f"{asked.attack}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}.npz"
     flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
     known = int(flags.is_known.sum())
+    precision = version.manifest.precision if session.precision == "f32" else session.precision
+    if known == len(labels) and (finished := _finished(asked, flags, precision, version)):
+        return finished
     with tqdm(total=len(labels), initial=known, desc=asked.attack, unit="img", leave=False) as bar:
         for part in list(flags.unknown(BATCH)):
             started = time.perf_counter()
@@ -104,10 +108,20 @@ def measured(
         **wilson(int(flags.correct.sum()), len(labels))._asdict(),
         n=len(labels),
         runtime=f"onnxruntime {onnxruntime.__version__}" if session.runtime == "onnxruntime" else session.runtime,
-        precision=version.manifest.precision if session.precision == "f32" else session.precision,
+        precision=precision,
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
     )
+
+
+def _finished(asked: Asked, flags: FlagsFile, precision: str, version: ModelVersion) -> Accuracy | None:
+    """What the manifest holds of these very flags, with the runtime and the day of then."""
+    told = asdict(asked) | wilson(int(flags.correct.sum()), len(flags.correct))._asdict()
+    told |= {"n": len(flags.correct), "precision": precision, "seconds": round(flags.seconds, 1)}
+    for accuracy in version.manifest.accuracies:
+        if told.items() <= accuracy.model_dump().items():
+            return accuracy
+    return None
 
 
 def check_can_measure(version: ModelVersion, gradient_attacks: Sequence[str], otherwise: str) -> None:

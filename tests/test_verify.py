@@ -132,6 +132,20 @@ def test_images_decoded_or_resized_otherwise_are_measured_anew(tmp_path):
     assert [shown(), shown(), shown(jpeg_scale="reduced"), shown(height=40), shown()] == [3, 0, 3, 3, 0]
 
 
+def test_what_was_finished_keeps_its_runtime_and_day(tmp_path):
+    shipped, labels = read_version(SHIPPED), np.array([0, 0, 1])
+    asked = Asked("clean", "images as they are", 0.0, "data", "0" * 64, 0)
+
+    def again(*kept):
+        version = replace(shipped, manifest=shipped.manifest.model_copy(update={"accuracies": kept}))
+        return measured(asked, version, Answers(), labels, lambda part: np.zeros((len(labels[part]), 3)), tmp_path)
+
+    found = again()
+    earlier = found.model_copy(update={"measured": "2020-01-01", "runtime": "onnxruntime 1.0"})
+    assert again(earlier) == earlier
+    assert again(earlier.model_copy(update={"seconds": 7.0})) == found, "of a run on another device"
+
+
 def test_random_starts_do_not_depend_on_batches_or_on_where_one_begins():
     whole = RandomStarts(3, image_values=12).next((10, 3, 2, 2), 0.1)
     parts = RandomStarts(3, image_values=12)
@@ -177,6 +191,10 @@ def test_what_cannot_be_verified_is_refused_before_any_work(version, tiny_data, 
         run(version, tiny_data, images=25)
     with pytest.raises(VerificationError, match="epsilon is 8; expected above 0 and at most 1"):
         run(version, tiny_data, epsilon=8)
+    with pytest.raises(VerificationError, match="queries is 0; expected 1 or more"):
+        run(version, tiny_data, queries=0)
+    with pytest.raises(VerificationError, match="seed is -1; expected 0 or more"):
+        run(version, tiny_data, seed=-1)
     (version / "model.sig").write_text("{}")
     with pytest.raises(VerificationError, match="is signed, and figures in its manifest would break the signature"):
         run(version, tiny_data)
