@@ -13,9 +13,10 @@ from typing import Literal, NamedTuple
 
 from training.evaluation.changes import USUAL_KINDS, mean_over_severities, names_of
 from training.evaluation.corruptions import CORRUPTIONS
-from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, at_bound, is_bounded_by, with_bound
+from training.evaluation.missing import Subject, attack_command, options_for
+from training.evaluation.protocol import GRADIENT_ATTACKS, at_bound, with_bound
 from training.evaluation.results import Result
-from training.evaluation.suite import CheckpointAttack, queries_of
+from training.evaluation.suite import NEED_FSR, CheckpointAttack, queries_of
 
 Status = Literal["pass", "fail", "figure", "not run"]
 
@@ -64,7 +65,7 @@ class Rule:
     holds: Callable[[Found], bool] | None
     """None: the figure is reported, and nothing is asked of it."""
     command: str | None = None
-    """That measures what it needs; None: the one that runs the attacks that are missing."""
+    """That measures what it needs, but for its options; None: the one that runs the attacks that are missing."""
     say: Callable[[Mapping[str, float]], str] = in_words
     """Accuracies of what it needs, by name -> the figures in words."""
     tries: Mapping[str, int] = field(default_factory=dict)
@@ -88,9 +89,9 @@ def is_ordered(*attacks: str) -> Callable[[Found], bool]:
     )
 
 
-def is_no_better(*attacks: str) -> Callable[[Found], bool]:
+def is_no_better(found: Found) -> bool:
     """None of the attacks beats AutoAttack."""
-    return lambda found: all(found[name].accuracy >= found["autoattack"].accuracy - NO_BETTER for name in attacks)
+    return all(one.accuracy >= found["autoattack"].accuracy - NO_BETTER for one in found.values())
 
 
 def is_weaker(*attacks: str) -> Callable[[Found], bool]:
@@ -138,13 +139,13 @@ RULES: Sequence[Rule] = (
         "7",
         "other gradients of the masks beat AutoAttack by at most half a point",
         ("autoattack", *MASKS),
-        is_no_better(*MASKS),
+        is_no_better,
     ),
     Rule(
         "8",
         "attacks on all heads or on features beat AutoAttack by at most half a point",
         ("autoattack", *HEADS),
-        is_no_better(*HEADS),
+        is_no_better,
     ),
     Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), is_weaker(*TRANSFERS)),
     Rule(
@@ -165,52 +166,50 @@ RULES: Sequence[Rule] = (
 )
 
 
-def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
-    """The rule on the most test images that all it needs was measured on; `not run` and what is missing without any."""
+def judged(rule: Rule, results: Sequence[Result], subject: Subject) -> Verdict:
+    """The rule on the most test images that all it needs was measured on; `not run` and what is missing without any.
+
+    Attacks that the network cannot have are left out.
+    """
+    left_out = [name for name in rule.needs if name in subject.impossible]
+    needs = [name for name in rule.needs if name not in subject.impossible]
+    if left_out and not set(needs) & set(NEED_FSR):
+        why = f"does not apply: the network has nothing that {', '.join(left_out)} could attack"
+        return Verdict(rule.number, rule.test, "not run", why)
     groups: dict[str, dict[str, Result]] = {}
     for result in (one for one in results if one.is_on_test_images and rule.accepts(one)):
-        group = groups.setdefault(result.data_sha256, {})
-        for name in {at_bound(result.attack, result.epsilon, epsilon), with_bound(result.attack, result.epsilon)}:
+        group, bound = groups.setdefault(result.data_sha256, {}), result.epsilon
+        for name in {at_bound(result.attack, bound, subject.epsilon), with_bound(result.attack, bound)}:
             if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
                 group[name] = result
-    complete = [group for group in groups.values() if all(name in group for name in rule.needs)]
-    if not complete:
-        nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
-        missing = [name for name in rule.needs if name not in nearest]
-        some = ", ".join(_with_tries(name, rule) for name in missing[:MANY])
-        more = f" and {len(missing) - MANY} more" if len(missing) > MANY else ""
-        command = rule.command or _command(missing, rule, epsilon)
-        why = f"missing on the same images: {some}{more}; measure with {command}"
+    nearest = max(groups.values(), key=lambda group: (sum(name in group for name in needs), _any(group).n), default={})
+    missing = [name for name in needs if name not in nearest]
+    if missing:
+        why = f"missing on the same images: {_missing(rule, missing, subject, _any(nearest) if nearest else None)}"
         return Verdict(rule.number, rule.test, "not run", why)
-    found = max(complete, key=lambda group: group[rule.needs[0]].n)
-    of = found[rule.needs[0]]
-    figures = rule.say({name: found[name].accuracy for name in rule.needs})
+    found = {name: nearest[name] for name in needs}
+    of = _any(found)
+    figures = rule.say({name: one.accuracy for name, one in found.items()})
+    inapplicable = f"; {', '.join(left_out)} cannot be tried on this network" if left_out else ""
     status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
-    return Verdict(rule.number, rule.test, status, f"{figures}; n = {of.n:,}, {of.data}")
+    return Verdict(rule.number, rule.test, status, f"{figures}; n = {of.n:,}, {of.data}{inapplicable}")
+
+
+def _any(group: Found) -> Result:
+    """All are on the same images."""
+    return next(iter(group.values()))
+
+
+def _missing(rule: Rule, names: Sequence[str], subject: Subject, like: Result | None) -> str:
+    """In words, and the command that measures it on the images of `like`."""
+    some = ", ".join(_with_tries(name, rule) for name in names[:MANY])
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    options = options_for(subject, like)
+    attacks = attack_command(names, rule.tries, subject.epsilon, options)
+    return f"{some}{more}; measure with {f'{rule.command}{options}' if rule.command else attacks}"
 
 
 def _with_tries(name: str, rule: Rule) -> str:
     if name not in rule.tries:
         return name
     return f"{name} of {rule.tries[name]:,} {'random starts' if name in GRADIENT_ATTACKS else 'queries'} or more"
-
-
-def _command(missing: Sequence[str], rule: Rule, epsilon: float) -> str:
-    """What runs the attacks, each bound and number of starts by itself; `epsilon` is that of attacks which name none.
-
-    Queries need no option: what a rule asks for is what is usual.
-    """
-    alike: dict[tuple[str, int], list[str]] = {}
-    for name in missing:
-        if name == "clean":  # is always measured
-            continue
-        attack, _, bound = name.partition("@")
-        starts = rule.tries.get(attack, 1) if attack in GRADIENT_ATTACKS else 1
-        alike.setdefault((bound, starts), []).append(attack)
-    options = []
-    for (bound, starts), attacks in alike.items():
-        asked = float(bound.removesuffix("/255")) / 255 if bound else epsilon
-        within = "" if is_bounded_by(EPSILON, asked) else f" --epsilon {asked:.7g}"
-        begun = "" if starts == 1 else f" --restarts {starts}"
-        options.append(f"--attacks {' '.join(attacks)}{within}{begun}")
-    return f"python -m training.evaluation RUN {', and with '.join(options)}"

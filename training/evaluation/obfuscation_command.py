@@ -16,12 +16,14 @@ from training.evaluation.compare import ComparisonError, compare, titles
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
+from training.evaluation.missing import Subject
 from training.evaluation.obfuscation import RULES, Verdict, judged
 from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
 from training.evaluation.separated import fsr_modules, recorded
+from training.evaluation.suite import NEED_FSR, is_possible
 from training.models import FSRNet
 from training.source import DataError
 
@@ -82,7 +84,10 @@ def report(arguments: Arguments) -> Iterator[str]:
         for result in load_results(arguments.checkpoint)
         if result.weights_sha256 == digest and result.answered_by == "network"
     ]
-    verdicts = [judged(rule, results, arguments.epsilon) for rule in RULES]
+    fsr, mask = config.model.fsr, config.model.mask
+    impossible = [name for name in NEED_FSR if not is_possible(name, fsr=fsr, mask=mask)]
+    subject = Subject(arguments.epsilon, arguments.weights, config.data_name, impossible)
+    verdicts = [judged(rule, results, subject) for rule in RULES]
     verdicts += [zero_gradients(model, data), *beside_twin(arguments)]
     verdicts += [deployed(arguments.version), through_uploads(arguments.version, arguments.epsilon)]
     verdicts += [Verdict(number, test, "not run", why) for number, (test, why) in ELSEWHERE.items()]

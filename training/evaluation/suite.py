@@ -152,6 +152,11 @@ NEED_FSR = (
 )
 
 
+def is_possible(name: str, *, fsr: bool, mask: str) -> bool:
+    """Whether a network with or without FSR, and with such a mask, has what the attack goes through."""
+    return name not in NEED_FSR or (fsr and mask in MASKS_OF.get(name, (mask,)))
+
+
 def attack_named(
     name: CheckpointAttack,
     *,
