@@ -138,7 +138,7 @@ def read_checkpoint(arguments: Arguments) -> Source:
         trained_on=trained_on,
         data_name=config.data_name,
         seed=config.seed,
-        training=_training(config, arguments.weights),
+        training=_training(config, arguments.weights, weights_sha256(arguments.checkpoint, arguments.weights)),
         accuracies=_measured(arguments.checkpoint, arguments.weights),
         jpeg_scale=jpeg_scale,
     )
@@ -179,12 +179,13 @@ def _build(module: str) -> nn.Module:
     return model
 
 
-def _training(config: RunConfig, weights: Weights) -> dict:
+def _training(config: RunConfig, weights: Weights, digest: str) -> dict:
     return {
         "data": config.data_name,
         "method": _method(config),
         "recipe": {"name": config.recipe_name, **to_jsonable_python(config.recipe)},
         "weights": weights,
+        "weights_sha256": digest,
         "seed": config.seed,
         "model": to_jsonable_python(config.model),
     }

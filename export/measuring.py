@@ -12,6 +12,7 @@ import onnxruntime
 import tyro
 from tqdm import tqdm
 
+from export.changing import being_changed
 from export.errors import VerificationError
 from fsr_serve.artifact import (
     ATTACK_FILE,
@@ -19,14 +20,12 @@ from fsr_serve.artifact import (
     SIGNATURE_FILE,
     Accuracy,
     ModelVersion,
-    read_version,
     write_manifest,
 )
 from fsr_serve.checks.probe import Labels
 from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
 from training.evaluation.flags import FlagsFile
 from training.evaluation.statistics import wilson
-from training.lock import in_turn
 
 BATCH = 100
 
@@ -86,13 +85,18 @@ def measured(
 ) -> Accuracy:
     """Share of the labels (n,) that the session gives to what `show` makes of the images of a batch.
 
-    Goes on with what is known in the folder `state`, by default .verify beside the version.
+    Goes on with what is known in the folder `state`, by default .verify beside the version. What was finished before
+    stays as it is.
     """
     engine = f"{session.runtime}-{session.device}-{session.precision}"
-    depends = json.dumps([asdict(asked), version.manifest.files, engine], sort_keys=True)
+    seen = version.manifest.preprocessing.model_dump()
+    depends = json.dumps([asdict(asked), version.manifest.files, seen, engine], sort_keys=True)
     name = f"{asked.attack}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}.npz"
     flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
     known = int(flags.is_known.sum())
+    precision = version.manifest.precision if session.precision == "f32" else session.precision
+    if known == len(labels) and (finished := _finished(asked, flags, precision, version)):
+        return finished
     with tqdm(total=len(labels), initial=known, desc=asked.attack, unit="img", leave=False) as bar:
         for part in list(flags.unknown(BATCH)):
             started = time.perf_counter()
@@ -104,10 +108,20 @@ def measured(
         **wilson(int(flags.correct.sum()), len(labels))._asdict(),
         n=len(labels),
         runtime=f"onnxruntime {onnxruntime.__version__}" if session.runtime == "onnxruntime" else session.runtime,
-        precision=version.manifest.precision if session.precision == "f32" else session.precision,
+        precision=precision,
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
     )
+
+
+def _finished(asked: Asked, flags: FlagsFile, precision: str, version: ModelVersion) -> Accuracy | None:
+    """What the manifest holds of these very flags, with the runtime and the day of then."""
+    told = asdict(asked) | wilson(int(flags.correct.sum()), len(flags.correct))._asdict()
+    told |= {"n": len(flags.correct), "precision": precision, "seconds": round(flags.seconds, 1)}
+    for accuracy in version.manifest.accuracies:
+        if told.items() <= accuracy.model_dump().items():
+            return accuracy
+    return None
 
 
 def check_can_measure(version: ModelVersion, gradient_attacks: Sequence[str], otherwise: str) -> None:
@@ -145,8 +159,8 @@ def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> N
         )
 
     new = {measures(accuracy) for accuracy in accuracies}
-    with in_turn(version.path):
+    with being_changed(version.path) as present:  # others may have measured it meanwhile
         check_is_unsigned(version.path)
-        manifest = read_version(version.path).manifest  # others may have measured it meanwhile
+        manifest = present.manifest
         kept = [accuracy for accuracy in manifest.accuracies if measures(accuracy) not in new]
         write_manifest(version.path, manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from fsr_serve.artifact import read_version
+from export.changing import open_version
 from fsr_serve.errors import StartupError
 from fsr_serve.signature import sign
 
@@ -28,7 +28,7 @@ class Arguments:
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m export.sign")
     try:
-        read_version(arguments.version)
+        open_version(arguments.version)
         sign(arguments.version, arguments.key)
     except (StartupError, OSError) as error:
         sys.exit(f"error: {error}")

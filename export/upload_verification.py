@@ -11,12 +11,13 @@ from typing import NamedTuple, get_args
 
 import tyro
 
+from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
 from export.measuring import Asked, VersionArguments, check_can_measure, measured, write_accuracies
 from export.upload_attack import Format, Upload, UploadGraph
 from export.verification import by_gradient
-from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, Preprocessing, read_version
+from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, Preprocessing
 from fsr_serve.checks.probe import AttackGraph
 from fsr_serve.errors import StartupError
 from fsr_serve.session import Floats
@@ -74,7 +75,7 @@ def verify(arguments: Arguments) -> list[Accuracy]:
     ArtifactError and DeviceError for a version or runtime that cannot be used; DataError for the images.
     """
     epsilon = _checked(arguments)
-    version = read_version(arguments.version)
+    version = open_version(arguments.version)
     check_can_measure(version, arguments.attacks, "Export the version anew with its attack graph")
     session = arguments.open_session(version)
     height, width = arguments.upload_shape

@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tyro
 
+from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
 from export.measuring import BATCH, Asked, VersionArguments, check_can_measure, measured, write_accuracies
-from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, read_version
+from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
@@ -83,12 +84,16 @@ def main() -> None:
 def verify(arguments: Arguments) -> list[Verdict]:
     """Attack the version and write the accuracies into its manifest, those of clean images first.
 
-    Raises VerificationError for a signed version, an epsilon outside (0, 1], or attacks that need the attack graph it
+    Raises VerificationError for a signed version, arguments out of range, or attacks that need the attack graph it
     has not; ArtifactError and DeviceError for a version or runtime that cannot be used; DataError for the images.
     """
     if not 0 < arguments.epsilon <= 1:
         raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-    version = read_version(arguments.version)
+    if arguments.queries < 1:
+        raise VerificationError(f"queries is {arguments.queries}; expected 1 or more")
+    if arguments.seed < 0:
+        raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
+    version = open_version(arguments.version)
     needs_gradients = [name for name in arguments.attacks if name != "square"]
     check_can_measure(version, needs_gradients, "Choose --attacks square")
     session = arguments.open_session(version)

@@ -143,7 +143,7 @@ class Manifest(_Frozen):
     """Graphs there are not, and why; what needs them is off."""
     files: dict[FileName, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     training: dict[str, JsonValue]
-    """Method, data, recipe, seed and weights (best or last) it was trained with, as far as known."""
+    """Method, data, recipe, seed and weights (best or last, and their SHA-256) it was trained with, as far as known."""
     accuracies: tuple[Accuracy, ...]
     """Measured on these very files."""
     checkpoint_accuracies: tuple[Accuracy, ...]
@@ -214,7 +214,8 @@ def read_version(path: Path) -> ModelVersion:
     if _read(path / DIGEST_FILE) != _digest_line(digest):
         raise ArtifactError(
             f"{path / MANIFEST_FILE} has SHA-256 {digest}, which {path / DIGEST_FILE} does not say; one of them "
-            "was altered. Restore the version from where it came"
+            "was altered. Restore the version from where it came; where export.verify or export.uploads was "
+            "interrupted, run it again"
         )
     try:
         manifest = Manifest.model_validate_json(manifest_bytes)
@@ -238,18 +239,24 @@ def read_version(path: Path) -> ModelVersion:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest and its digest into the version's folder; its other files are there already.
 
-    Interrupted between the two, it leaves a version that is refused until this has run again.
+    Interrupted between the two, it leaves a version that is refused until `finish_manifest` has run.
     """
     manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
     contents = {
         MANIFEST_FILE: manifest_bytes,
         DIGEST_FILE: _digest_line(hashlib.sha256(manifest_bytes).hexdigest()),
     }
-    parts = {name: path.parent / f".{path.name}.{name}" for name in contents}
-    for name, part in parts.items():
-        part.write_bytes(contents[name])
-    for name, part in parts.items():
-        part.replace(path / name)
+    for name, content in contents.items():
+        _part(path, name).write_bytes(content)
+    for name in contents:
+        _part(path, name).replace(path / name)
+
+
+def finish_manifest(path: Path) -> None:
+    """Put in place the digest that an interrupted `write_manifest` left beside the version; no other may be writing."""
+    part, manifest = _part(path, DIGEST_FILE), path / MANIFEST_FILE
+    if part.exists() and manifest.exists() and part.read_bytes() == _digest_line(file_sha256(manifest)):
+        part.replace(path / DIGEST_FILE)
 
 
 def file_sha256(path: Path) -> str:
@@ -259,6 +266,11 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _part(path: Path, name: str) -> Path:
+    """Where a file of a version is written before it is put in place."""
+    return path.parent / f".{path.name}.{name}"
 
 
 def _read(path: Path) -> bytes:

@@ -4,10 +4,12 @@ import hashlib
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
-from fsr_serve.artifact import find_model, read_version, versions_of
+from export.changing import open_version
+from fsr_serve.artifact import find_model, read_version, versions_of, write_manifest
 from fsr_serve.errors import ArtifactError
 
 FILES = ("attack.onnx", "evidence.onnx", "manifest.json", "manifest.sha256", "model.onnx", "weights.data")
@@ -58,6 +60,39 @@ def test_the_digest_file_is_one_that_sha256sum_reads(version):
         ["sha256sum", "-c", "manifest.sha256"], cwd=version, capture_output=True, text=True, check=True
     )
     assert done.stdout == "manifest.json: OK\n"
+
+
+@pytest.fixture
+def interrupted(version, monkeypatch):
+    """A version whose manifest is new and whose digest is not yet."""
+    real = Path.replace
+
+    def replace(part, target):
+        if target.name == "manifest.sha256":
+            raise KeyboardInterrupt
+        return real(part, target)
+
+    manifest = read_version(version).manifest
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        write_manifest(version, manifest.model_copy(update={"training": {"method": "new"}}))
+    monkeypatch.undo()
+    return version
+
+
+def test_a_write_between_manifest_and_digest_is_finished_by_the_next_writer(interrupted):
+    with pytest.raises(ArtifactError, match=r"was altered.*; where export.verify .* was interrupted, run it again"):
+        read_version(interrupted)
+    assert open_version(interrupted).manifest.training == {"method": "new"}
+    assert read_version(interrupted).manifest.training == {"method": "new"}
+    assert [path.name for path in interrupted.parent.iterdir()] == ["1"]
+
+
+def test_a_manifest_altered_after_an_interrupted_write_is_still_refused(interrupted):
+    manifest = interrupted / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b"new", b"old"))
+    with pytest.raises(ArtifactError, match="one of them was altered"):
+        open_version(interrupted)
 
 
 def test_versions_are_folders_named_by_numbers_in_numeric_order(tmp_path):

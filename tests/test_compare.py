@@ -6,7 +6,7 @@ from made_up_runs import made_up, measured
 from PIL import Image
 
 from training.evaluation import compare_command
-from training.evaluation.compare import ComparisonError
+from training.evaluation.compare import ComparisonError, titles
 from training.evaluation.compare_command import load_pair, report
 from training.evaluation.results import open_flags, save_result
 from training.evaluation.statistics import wilson
@@ -92,6 +92,16 @@ def test_what_differs_between_measurements_of_one_attack_is_in_its_name(runs):
     lines = list(report(compared(runs)))
     names = [line.split("|")[1].strip() for line in lines if line.startswith(("| pgd20", "| cw"))]
     assert names == ["pgd20", "pgd20@16/255", "cw (one start, seed 0)", "cw (ten starts, seed 0)"]
+
+
+def test_the_same_attack_on_other_data_stays_apart_and_says_so(runs, tmp_path):
+    for run in runs:
+        keep(run, "1100")
+        keep(run, "0011", data="cifar10, split train", data_sha256="of the training images")
+    lines = list(report(compared(runs)))
+    names = [line.split("|")[1].strip() for line in lines if line.startswith("| pgd20")]
+    assert names == ["pgd20, cifar10, split test", "pgd20, cifar10, split train"]
+    assert len(titles(compared(runs)[0].compared)) == 2
 
 
 def test_results_without_flags_are_refused_with_the_fix(runs):

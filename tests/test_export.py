@@ -19,6 +19,7 @@ from export.parity import compare
 from fsr_serve.artifact import read_version
 from training.checkpoint import CheckpointError, RunFolder
 from training.data import ImageData, load_images, to_floats
+from training.evaluation.results import weights_sha256
 from training.models import create_model
 
 
@@ -69,7 +70,7 @@ def test_the_graph_has_the_contracts_tensors_and_no_trace_of_the_machine(models)
     assert b".py" not in files
 
 
-def test_the_manifest_says_what_was_trained_and_measured(models):
+def test_the_manifest_says_what_was_trained_and_measured(models, checkpoint):
     version = read_version(models / "colours" / "1")
     manifest = version.manifest
     assert (version.name, version.version) == ("colours", 1)
@@ -79,6 +80,7 @@ def test_the_manifest_says_what_was_trained_and_measured(models):
     assert manifest.training["method"] == "at by n_fgsm with FSR"
     assert manifest.training["recipe"]["epochs"] == 6
     assert manifest.training["model"]["name"] == "resnet18"
+    assert manifest.training["weights_sha256"] == weights_sha256(checkpoint, "best")
     assert manifest.precision == "fp32"
     for accuracies, runtime in ((manifest.accuracies, "onnxruntime"), (manifest.checkpoint_accuracies, "torch")):
         clean, attacked = accuracies

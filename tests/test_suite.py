@@ -11,6 +11,7 @@ from training.checkpoint import RunFolder
 from training.data import load_images, to_floats
 from training.evaluation.command import Arguments, report
 from training.evaluation.protocol import Budget, RandomStarts
+from training.evaluation.results import load_results
 from training.evaluation.suite import ASCENTS, SEARCHES, TRANSFERS, attack_named, definition_of
 from training.source import DataError
 
@@ -81,6 +82,25 @@ def test_definitions_tell_attacks_and_budgets_apart():
     assert len(texts) == len(NAMES) + len(with_queries) - len(same)
     five_starts = "margin loss, confidence 50, 30 steps of epsilon/10, 5 random starts"
     assert definition_of("cw", Budget(restarts=5), 10) == five_starts
+
+
+def test_what_depends_on_the_images_beside_it_names_their_number():
+    names = ("feature_matching", "hop_skip_jump")
+    for name in NAMES:
+        texts = {definition_of(name, Budget(), 10, batch) for batch in (10, 20)}
+        assert len(texts) == (2 if name in names else 1), name
+    assert "among 250 images: 100 steps" in definition_of("feature_matching", Budget(), 10)
+    assert definition_of("hop_skip_jump", Budget(), 10).endswith("starts among 25 images")
+
+
+def test_another_batch_does_not_take_flags_of_what_depends_on_it(run):
+    for batch in (3, 6):
+        report(Arguments(run, attacks=("hop_skip_jump", "fgsm"), queries=10, images=6, batch=batch))
+    found = sorted(result.definition for result in load_results(run))
+    assert [text for text in found if text.startswith("HopSkipJump")] == [
+        f"HopSkipJump, labels only, 10 queries, starts among {batch} images" for batch in (3, 6)
+    ]
+    assert len(found) == 4
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,11 @@ def test_table_5_tells_the_features_apart(tmp_path):
     )
 
 
+def test_table_5_has_no_column_that_no_run_can_fill(tmp_path):
+    assert [measure.name for measure in TABLES["5"].measures] == ["ensemble", "autoattack"]
+    assert "the command features makes part b" in text_of("5", made_up(tmp_path / "run", {("clean", "best"): 0.5}))
+
+
 def test_of_several_measurements_that_on_most_images_counts(tmp_path):
     run = made_up(tmp_path / "run")
     for n, share in ((100, 0.9), (1000, 0.5), (10, 0.1)):

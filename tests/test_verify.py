@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from export import measuring
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
-from export.measuring import write_accuracies
+from export.measuring import Asked, measured, write_accuracies
 from export.verification import Arguments, line, verify
 from fsr_serve.artifact import read_version, write_manifest
 from fsr_serve.errors import ArtifactError
@@ -23,6 +25,8 @@ from training.evaluation.command import report
 from training.evaluation.protocol import RandomStarts
 from training.evaluation.results import load_results
 from training.source import DataError
+
+SHIPPED = Path(__file__).parent.parent / "models" / "cifar10-fsr" / "1"
 
 
 @pytest.fixture
@@ -100,6 +104,48 @@ def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
     }
 
 
+class Answers:
+    """A session that always gives the same logits, and counts the images it was shown."""
+
+    runtime, device, precision = "onnxruntime", "cpu", "f32"
+
+    def __init__(self):
+        self.images = 0
+
+    def logits(self, images):
+        self.images += len(images)
+        return np.eye(10, dtype=np.float32)[np.zeros(len(images), int)]
+
+
+def test_images_decoded_or_resized_otherwise_are_measured_anew(tmp_path):
+    shipped = read_version(SHIPPED)
+    session, labels = Answers(), np.array([0, 0, 1])
+    asked = Asked("clean", "images as they are", 0.0, "data", "0" * 64, 0)
+
+    def shown(**preprocessing):
+        before = session.images
+        changed = shipped.manifest.preprocessing.model_copy(update=preprocessing)
+        version = replace(shipped, manifest=shipped.manifest.model_copy(update={"preprocessing": changed}))
+        measured(asked, version, session, labels, lambda part: np.zeros((len(labels[part]), 3, 8, 8)), tmp_path)
+        return session.images - before
+
+    assert [shown(), shown(), shown(jpeg_scale="reduced"), shown(height=40), shown()] == [3, 0, 3, 3, 0]
+
+
+def test_what_was_finished_keeps_its_runtime_and_day(tmp_path):
+    shipped, labels = read_version(SHIPPED), np.array([0, 0, 1])
+    asked = Asked("clean", "images as they are", 0.0, "data", "0" * 64, 0)
+
+    def again(*kept):
+        version = replace(shipped, manifest=shipped.manifest.model_copy(update={"accuracies": kept}))
+        return measured(asked, version, Answers(), labels, lambda part: np.zeros((len(labels[part]), 3)), tmp_path)
+
+    found = again()
+    earlier = found.model_copy(update={"measured": "2020-01-01", "runtime": "onnxruntime 1.0"})
+    assert again(earlier) == earlier
+    assert again(earlier.model_copy(update={"seconds": 7.0})) == found, "of a run on another device"
+
+
 def test_random_starts_do_not_depend_on_batches_or_on_where_one_begins():
     whole = RandomStarts(3, image_values=12).next((10, 3, 2, 2), 0.1)
     parts = RandomStarts(3, image_values=12)
@@ -145,6 +191,10 @@ def test_what_cannot_be_verified_is_refused_before_any_work(version, tiny_data, 
         run(version, tiny_data, images=25)
     with pytest.raises(VerificationError, match="epsilon is 8; expected above 0 and at most 1"):
         run(version, tiny_data, epsilon=8)
+    with pytest.raises(VerificationError, match="queries is 0; expected 1 or more"):
+        run(version, tiny_data, queries=0)
+    with pytest.raises(VerificationError, match="seed is -1; expected 0 or more"):
+        run(version, tiny_data, seed=-1)
     (version / "model.sig").write_text("{}")
     with pytest.raises(VerificationError, match="is signed, and figures in its manifest would break the signature"):
         run(version, tiny_data)

@@ -71,6 +71,10 @@ class Arguments:
     """Write the history for TensorBoard too, into the run folder."""
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["fast"]
 
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; expected 0 or more")
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -1,7 +1,9 @@
 """Training recipes as data: every choice of a run that is not the network or the data set."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from itertools import pairwise
+from typing import Any, Literal
 
 from pydantic import ConfigDict, with_config
 
@@ -78,23 +80,30 @@ class Recipe:
     """Epochs without a better validation accuracy after which the run ends; None for never."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "pgd_steps", "batch_size", "friendly", "curriculum", "patience"):
-            value, least = getattr(self, name), 0 if name == "friendly" else 1
-            if value is not None and value < least:
-                raise ValueError(f"{name} is {value}; expected {least} or more")
-        for name in ("natural_share", "small_share", "awp_after", "extra_fraction", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; expected 0 or more and less than 1")
-        for name in ("learning_rate", "sigma", "awp"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; expected above 0")
-        if not 0 < self.epsilon <= 1:
-            raise ValueError(f"epsilon is {self.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-        if not 0 < self.step_share <= 1:
-            raise ValueError(f"step_share is {self.step_share}; expected above 0 and at most 1 (of epsilon)")
+        """Raise ValueError for values that make no sense, such as a rate that falls below 0."""
+        for name in ("epochs", "pgd_steps", "batch_size", "curriculum", "validation_images", "patience"):
+            self._check(name, lambda value: value >= 1, "1 or more")
+        for name in ("friendly", "padding", "beta", "weight_decay", "lambda_sep", "lambda_rec", "lambda_probe"):
+            self._check(name, lambda value: value >= 0, "0 or more")
+        shares = ("natural_share", "small_share", "awp_after", "extra_fraction", "label_smoothing")
+        for name in (*shares, "momentum", "ema_decay"):
+            self._check(name, lambda value: 0 <= value < 1, "0 or more and less than 1")
+        for name in ("learning_rate", "sigma", "awp", "gradient_clip"):
+            self._check(name, lambda value: value > 0, "above 0")
+        self._check("warmup", lambda value: 0 < value < 1, "above 0 and less than 1 (of the run)")
+        self._check("small_scale", lambda value: 0 < value <= 1, "above 0 and at most 1 (of the full size)")
+        self._check("epsilon", lambda value: 0 < value <= 1, "above 0 and at most 1 ([0, 1] pixels)")
+        self._check("step_share", lambda value: 0 < value <= 1, "above 0 and at most 1 (of epsilon)")
+        self._check("drops", _is_rising, "rising shares of the epochs, each above 0 and less than 1")
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("momentum is 0 with nesterov; expected above 0. Or switch it off by --no-nesterov")
         if self.attack == "n_fgsm" and (self.friendly is not None or self.curriculum is not None):
             raise ValueError("friendly and curriculum choose how many steps PGD takes; expected the attack pgd")
+
+    def _check(self, name: str, holds: Callable[[Any], bool], rule: str) -> None:
+        value = getattr(self, name)
+        if value is not None and not holds(value):
+            raise ValueError(f"{name} is {value}; expected {rule}")
 
     @property
     def step_size(self) -> float:
@@ -118,6 +127,10 @@ class Recipe:
 
     def has_awp(self, epoch: int) -> bool:
         return self.awp is not None and epoch > self.awp_after * self.epochs
+
+
+def _is_rising(drops: tuple[float, ...]) -> bool:
+    return all(earlier < later for earlier, later in pairwise((0.0, *drops, 1.0)))
 
 
 RECIPES: dict[RecipeName, Recipe] = {

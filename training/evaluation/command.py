@@ -14,10 +14,9 @@ from training.evaluation.inspection import check_counts, check_epsilon, check_se
 from training.evaluation.measure import Job, Network
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
-from training.evaluation.record import keep, of_clean_images, record
-from training.evaluation.results import Measurement, Result, load_flags, open_flags, weights_sha256
+from training.evaluation.record import of_clean_images, record, record_worst
+from training.evaluation.results import Measurement, Result, weights_sha256
 from training.evaluation.separated import FeatureName
-from training.evaluation.statistics import right_under_all
 from training.evaluation.suite import (
     MASKS_OF,
     NEED_FSR,
@@ -144,16 +143,14 @@ def report(arguments: Arguments) -> str:
 
     measured(clean, None)
     for name in names:
-        definition = definition_of(name, arguments.budget(name), len(config.classes))
+        definition = definition_of(name, arguments.budget(name), len(config.classes), arguments.batch)
         definition += crafted_on if name in TRANSFERS else ""
         measured(replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon), name)
     if "ensemble" in arguments.attacks:
         parts = ("clean", *ENSEMBLE)
         definition = f"right under each of {', '.join(parts)}{arguments.how_hard}"
-        worst = right_under_all([load_flags(arguments.checkpoint, results[name]) for name in parts])
         ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
-        open_flags(arguments.checkpoint, ensemble).write(slice(0, len(data)), worst, 0.0)
-        lines.append(_line(keep(arguments.checkpoint, ensemble, worst, 0.0)))
+        lines.append(_line(record_worst(arguments.checkpoint, ensemble, [results[name] for name in parts])))
     return "\n".join(lines)
 
 

@@ -28,6 +28,7 @@ class Subject(NamedTuple):
     seed: int
     """Of the attack."""
     n: int
+    data_sha256: str
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Comparison:
 
     @property
     def subject(self) -> Subject:
-        return Subject(self.name, self.first.definition, self.first.seed, self.first.n)
+        of = self.first
+        return Subject(self.name, of.definition, of.seed, of.n, of.data_sha256)
 
     @property
     def difference(self) -> Difference:
@@ -70,12 +72,18 @@ def compare(first: Run, second: Run, load_flags: LoadFlags) -> list[Comparison]:
 
 
 def titles(compared: Sequence[Comparison]) -> dict[Subject, str]:
-    """Its name for each subject in order, with definition and seed where several of one name are compared."""
+    """Its name for each subject in order, with what tells several of one name and the data apart."""
     subjects = dict.fromkeys(one.subject for one in compared)
-    alike = Counter((subject.name, subject.n) for subject in subjects)
-    return {
-        of: of.name if alike[of.name, of.n] == 1 else f"{of.name} ({of.definition}, seed {of.seed})" for of in subjects
-    }
+    alike = Counter((of.name, of.n, of.data_sha256) for of in subjects)
+    data = {one.first.data_sha256: one.first.data for one in compared}
+    has_several = len(set(data.values())) > 1
+
+    def title(of: Subject) -> str:
+        is_alone = alike[of.name, of.n, of.data_sha256] == 1
+        name = of.name if is_alone else f"{of.name} ({of.definition}, seed {of.seed})"
+        return f"{name}, {data[of.data_sha256]}" if has_several else name
+
+    return {of: title(of) for of in subjects}
 
 
 def left_out(first: Run, second: Run) -> Iterator[str]:

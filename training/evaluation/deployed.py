@@ -63,17 +63,13 @@ def _complete(accuracies: Sequence[dict[str, Any]], epsilon: float) -> Iterator[
 
 
 def _accuracies(version: Path, name: str) -> list[dict[str, Any]]:
-    path = version / "manifest.json"
+    manifest = manifest_of(version)
     try:
-        accuracies = json.loads(path.read_text())[name]
+        accuracies = manifest[name]
         for one in accuracies:
             _measures(one)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); expected a model version made by python -m export"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no manifest of a model version: {error!r}") from error
+    except (KeyError, TypeError) as error:
+        raise no_manifest(version, error) from error
     return accuracies
 
 
@@ -84,3 +80,20 @@ def _in_words(accuracy: Mapping[str, Any]) -> str:
 
 def _measures(accuracy: Mapping[str, Any]) -> tuple[object, ...]:
     return tuple(accuracy[name] for name in ("attack", "definition", "epsilon", "n", "data_sha256", "seed"))
+
+
+def manifest_of(version: Path) -> Any:
+    """As JSON; the files are not checked. Raises CheckpointError where there is none."""
+    path = version / "manifest.json"
+    try:
+        return json.loads(path.read_text())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); expected a model version made by python -m export"
+        ) from error
+    except ValueError as error:
+        raise no_manifest(version, error) from error
+
+
+def no_manifest(version: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{version / 'manifest.json'} is no manifest of a model version: {error!r}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
+from training.accuracy import BATCH
 from training.checkpoint import CheckpointError, Weights
 from training.device import pick_device
 from training.evaluation.features_figure import draw_features
@@ -87,7 +88,7 @@ def report(arguments: Arguments) -> str:
         )
     own = {name: wilson(int((part.answers == tests.labels).sum()), len(tests)) for name, part in seen.items()}
     masks = {name: part.mask for name, part in seen.items()}
-    attacked = threat.describe(len(training.classes))
+    attacked = threat.describe(len(training.classes), BATCH)
     given = [
         run.description,
         f"{tests_name}, n = {len(tests)} (SHA-256 {tests.sha256[:12]}); neighbours: {training_name}, "

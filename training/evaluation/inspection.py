@@ -51,9 +51,9 @@ class Threat:
             self.attack, epsilon=self.epsilon, seed=self.seed, image_shape=image_shape, budget=self._budget
         )
 
-    def describe(self, num_classes: int) -> str:
-        """In words, on a network of so many classes."""
-        definition = definition_of(self.attack, self._budget, num_classes)
+    def describe(self, num_classes: int, batch: int) -> str:
+        """In words, on a network of so many classes, so many images at a time."""
+        definition = definition_of(self.attack, self._budget, num_classes, batch)
         return (
             f"{self.attack} ({definition}), L-infinity epsilon {self.epsilon * 255:g}/255, seed {self.seed}, "
             f"white-box on the whole network, torch {torch.__version__}, float32"

@@ -84,7 +84,7 @@ def draw(arguments: Arguments) -> str:
     data, name = open_data(run.path, run.config, arguments.data, arguments.split)
     data = spread(data, arguments.images, "images", most=MOST_IMAGES)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
-    attacked = threat.describe(len(data.classes))
+    attacked = threat.describe(len(data.classes), len(data))
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = pick_device()
     device.place_model(run.model)

@@ -4,16 +4,19 @@ After Athalye et al. (ICML 2018, arXiv 1802.00420) and Carlini et al. (2019, arX
 no less, gradients find no less than guesses, and no gradient is zero.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import mean
 from typing import Literal, NamedTuple
 
 from training.evaluation.changes import USUAL_KINDS, mean_over_severities, names_of
 from training.evaluation.corruptions import CORRUPTIONS
-from training.evaluation.protocol import EPSILON, at_bound, is_bounded_by, with_bound
+from training.evaluation.missing import Subject, attack_command, options_for
+from training.evaluation.protocol import GRADIENT_ATTACKS, at_bound, with_bound
 from training.evaluation.results import Result
+from training.evaluation.suite import NEED_FSR, CheckpointAttack, queries_of
 
 Status = Literal["pass", "fail", "figure", "not run"]
 
@@ -24,6 +27,8 @@ LARGEST_GAP = 0.05
 """Of C&W over AutoAttack: more means that something other than strength stops gradients."""
 NO_BETTER = 0.005
 """By which an attack that knows FSR may beat AutoAttack, which does not."""
+RESTARTS = 5
+"""Random starts of the attack with ten times the steps."""
 MANY = 6
 """Missing figures that are named."""
 
@@ -60,9 +65,21 @@ class Rule:
     holds: Callable[[Found], bool] | None
     """None: the figure is reported, and nothing is asked of it."""
     command: str | None = None
-    """That measures what it needs; None: the one that runs the attacks that are missing."""
+    """That measures what it needs, but for its options; None: the one that runs the attacks that are missing."""
     say: Callable[[Mapping[str, float]], str] = in_words
     """Accuracies of what it needs, by name -> the figures in words."""
+    tries: Mapping[str, int] = field(default_factory=dict)
+    """Random starts or queries below which an attack is no evidence."""
+
+    def accepts(self, result: Result) -> bool:
+        """Whether the attack was as strong as the test says."""
+        return tries_of(result.definition) >= self.tries.get(result.attack, 1)
+
+
+def tries_of(definition: str) -> int:
+    """Random starts or queries that the definition of an attack names; 1 where it names none."""
+    named = re.search(r"(\d+) (?:random starts|queries|random corners)", definition)
+    return int(named[1]) if named else 1
 
 
 def is_ordered(*attacks: str) -> Callable[[Found], bool]:
@@ -72,9 +89,9 @@ def is_ordered(*attacks: str) -> Callable[[Found], bool]:
     )
 
 
-def is_no_better(*attacks: str) -> Callable[[Found], bool]:
+def is_no_better(found: Found) -> bool:
     """None of the attacks beats AutoAttack."""
-    return lambda found: all(found[name].accuracy >= found["autoattack"].accuracy - NO_BETTER for name in attacks)
+    return all(one.accuracy >= found["autoattack"].accuracy - NO_BETTER for one in found.values())
 
 
 def is_weaker(*attacks: str) -> Callable[[Found], bool]:
@@ -86,7 +103,7 @@ SWEEP = ("clean", "pgd20", "pgd20@16/255", "pgd20@32/255", "pgd20@64/255", "pgd1
 MASKS = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone")
 HEADS = ("all_heads", "all_heads_margin", "feature_matching")
 TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
-GUESSES = ("hop_skip_jump", "random_noise")
+GUESSES: tuple[CheckpointAttack, ...] = ("hop_skip_jump", "random_noise")
 
 RULES: Sequence[Rule] = (
     Rule(
@@ -97,9 +114,10 @@ RULES: Sequence[Rule] = (
     ),
     Rule(
         "3",
-        "ten times the steps, with restarts, change accuracy by at most 0.3 points",
+        f"ten times the steps, each from {RESTARTS} random starts, change accuracy by at most 0.3 points",
         ("pgd100", "pgd1000"),
         lambda found: abs(found["pgd100"].accuracy - found["pgd1000"].accuracy) <= CONVERGED,
+        tries={"pgd1000": RESTARTS},
     ),
     Rule(
         "4",
@@ -121,16 +139,22 @@ RULES: Sequence[Rule] = (
         "7",
         "other gradients of the masks beat AutoAttack by at most half a point",
         ("autoattack", *MASKS),
-        is_no_better(*MASKS),
+        is_no_better,
     ),
     Rule(
         "8",
         "attacks on all heads or on features beat AutoAttack by at most half a point",
         ("autoattack", *HEADS),
-        is_no_better(*HEADS),
+        is_no_better,
     ),
     Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), is_weaker(*TRANSFERS)),
-    Rule("12", "labels alone and random noise are weaker than white-box", ("pgd100", *GUESSES), is_weaker(*GUESSES)),
+    Rule(
+        "12",
+        "labels alone and random noise are weaker than white-box",
+        ("pgd100", *GUESSES),
+        is_weaker(*GUESSES),
+        tries={name: queries_of(name) for name in GUESSES},
+    ),
     Rule(
         "20",
         "common corruptions, mean over severities, and rotations",
@@ -142,38 +166,50 @@ RULES: Sequence[Rule] = (
 )
 
 
-def judged(rule: Rule, results: Sequence[Result], epsilon: float) -> Verdict:
-    """The rule on the most images that all it needs was measured on; `not run` and what is missing without any."""
+def judged(rule: Rule, results: Sequence[Result], subject: Subject) -> Verdict:
+    """The rule on the most test images that all it needs was measured on; `not run` and what is missing without any.
+
+    Attacks that the network cannot have are left out.
+    """
+    left_out = [name for name in rule.needs if name in subject.impossible]
+    needs = [name for name in rule.needs if name not in subject.impossible]
+    if left_out and not set(needs) & set(NEED_FSR):
+        why = f"does not apply: the network has nothing that {', '.join(left_out)} could attack"
+        return Verdict(rule.number, rule.test, "not run", why)
     groups: dict[str, dict[str, Result]] = {}
-    for result in results:
-        group = groups.setdefault(result.data_sha256, {})
-        for name in {at_bound(result.attack, result.epsilon, epsilon), with_bound(result.attack, result.epsilon)}:
+    for result in (one for one in results if one.is_on_test_images and rule.accepts(one)):
+        group, bound = groups.setdefault(result.data_sha256, {}), result.epsilon
+        for name in {at_bound(result.attack, bound, subject.epsilon), with_bound(result.attack, bound)}:
             if name not in group or result.accuracy < group[name].accuracy:  # of several measurements, the strongest
                 group[name] = result
-    complete = [group for group in groups.values() if all(name in group for name in rule.needs)]
-    if not complete:
-        nearest = max(groups.values(), key=lambda group: sum(name in group for name in rule.needs), default={})
-        missing = [name for name in rule.needs if name not in nearest]
-        some = ", ".join(missing[:MANY]) + (f" and {len(missing) - MANY} more" if len(missing) > MANY else "")
-        found_missing = f"missing on the same images: {some}; measure with {rule.command or _command(missing, epsilon)}"
-        return Verdict(rule.number, rule.test, "not run", found_missing)
-    found = max(complete, key=lambda group: group[rule.needs[0]].n)
-    figures = rule.say({name: found[name].accuracy for name in rule.needs})
+    nearest = max(groups.values(), key=lambda group: (sum(name in group for name in needs), _any(group).n), default={})
+    missing = [name for name in needs if name not in nearest]
+    if missing:
+        why = f"missing on the same images: {_missing(rule, missing, subject, _any(nearest) if nearest else None)}"
+        return Verdict(rule.number, rule.test, "not run", why)
+    found = {name: nearest[name] for name in needs}
+    of = _any(found)
+    figures = rule.say({name: one.accuracy for name, one in found.items()})
+    inapplicable = f"; {', '.join(left_out)} cannot be tried on this network" if left_out else ""
     status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
-    return Verdict(rule.number, rule.test, status, f"{figures}; n = {found[rule.needs[0]].n:,}")
+    return Verdict(rule.number, rule.test, status, f"{figures}; n = {of.n:,}, {of.data}{inapplicable}")
 
 
-def _command(missing: Sequence[str], epsilon: float) -> str:
-    """What runs the attacks, each bound by itself; `epsilon` is that of attacks which name none."""
-    by_bound: dict[str, list[str]] = {}
-    for name in missing:
-        if name == "clean":  # is always measured
-            continue
-        attack, _, bound = name.partition("@")
-        by_bound.setdefault(bound, []).append(attack)
-    options = []
-    for bound, attacks in by_bound.items():
-        asked = float(bound.removesuffix("/255")) / 255 if bound else epsilon
-        option = "" if is_bounded_by(EPSILON, asked) else f" --epsilon {asked:.7g}"
-        options.append(f"--attacks {' '.join(attacks)}{option}")
-    return f"python -m training.evaluation RUN {', and with '.join(options)}"
+def _any(group: Found) -> Result:
+    """All are on the same images."""
+    return next(iter(group.values()))
+
+
+def _missing(rule: Rule, names: Sequence[str], subject: Subject, like: Result | None) -> str:
+    """In words, and the command that measures it on the images of `like`."""
+    some = ", ".join(_with_tries(name, rule) for name in names[:MANY])
+    more = f" and {len(names) - MANY} more" if len(names) > MANY else ""
+    options = options_for(subject, like)
+    attacks = attack_command(names, rule.tries, subject.epsilon, options)
+    return f"{some}{more}; measure with {f'{rule.command}{options}' if rule.command else attacks}"
+
+
+def _with_tries(name: str, rule: Rule) -> str:
+    if name not in rule.tries:
+        return name
+    return f"{name} of {rule.tries[name]:,} {'random starts' if name in GRADIENT_ATTACKS else 'queries'} or more"

@@ -16,11 +16,14 @@ from training.evaluation.compare import ComparisonError, compare, titles
 from training.evaluation.deployed import deployed, through_uploads
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
+from training.evaluation.missing import Subject
 from training.evaluation.obfuscation import RULES, Verdict, judged
+from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
 from training.evaluation.separated import fsr_modules, recorded
+from training.evaluation.suite import NEED_FSR, is_possible
 from training.models import FSRNet
 from training.source import DataError
 
@@ -71,6 +74,8 @@ def report(arguments: Arguments) -> Iterator[str]:
     check_epsilon(arguments.epsilon)
     folder = RunFolder(arguments.checkpoint)
     config, model = folder.config(), folder.load_model(arguments.weights)
+    if arguments.version is not None:
+        check_is_of(arguments.version, arguments.checkpoint, arguments.weights)
     data, _ = open_data(arguments.checkpoint, config, arguments.data, "test")
     data = spread(data, arguments.images, "images")
     digest = weights_sha256(arguments.checkpoint, arguments.weights)
@@ -79,7 +84,10 @@ def report(arguments: Arguments) -> Iterator[str]:
         for result in load_results(arguments.checkpoint)
         if result.weights_sha256 == digest and result.answered_by == "network"
     ]
-    verdicts = [judged(rule, results, arguments.epsilon) for rule in RULES]
+    fsr, mask = config.model.fsr, config.model.mask
+    impossible = [name for name in NEED_FSR if not is_possible(name, fsr=fsr, mask=mask)]
+    subject = Subject(arguments.epsilon, arguments.weights, config.data_name, impossible)
+    verdicts = [judged(rule, results, subject) for rule in RULES]
     verdicts += [zero_gradients(model, data), *beside_twin(arguments)]
     verdicts += [deployed(arguments.version), through_uploads(arguments.version, arguments.epsilon)]
     verdicts += [Verdict(number, test, "not run", why) for number, (test, why) in ELSEWHERE.items()]
@@ -118,13 +126,18 @@ def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
     compared = [
         one
         for one in compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
-        if one.first.weights == arguments.weights and is_bounded_by(arguments.epsilon, one.first.epsilon)
+        if one.first.weights == arguments.weights
+        and one.first.is_on_test_images
+        and is_bounded_by(arguments.epsilon, one.first.epsilon)
     ]
     names = titles(compared)
     for one in compared:
         gain = 100 * (one.second.accuracy - one.first.accuracy)
-        found = f"{names[one.subject]}: {gain:+.2f} points, McNemar p {one.test.p:.2g}; n = {one.first.n:,}"
-        yield Verdict("14", test, "figure", found)
+        found = f"{names[one.subject]}: {gain:+.2f} points, McNemar p {one.test.p:.2g}"
+        yield Verdict("14", test, "figure", f"{found}; n = {one.first.n:,}, {one.first.data}")
     if not compared:
-        why = f"nothing was measured of both with {arguments.weights} weights at epsilon {arguments.epsilon:.6g}"
+        why = (
+            f"nothing was measured of both on test images with {arguments.weights} weights at epsilon "
+            f"{arguments.epsilon:.6g}"
+        )
         yield Verdict("14", test, "not run", why)

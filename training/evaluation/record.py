@@ -1,5 +1,6 @@
 """One measurement from its first batch to the figure in the run folder."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -11,8 +12,16 @@ from training.checkpoint import Weights
 from training.data import ImageData
 from training.evaluation.flags import Booleans
 from training.evaluation.measure import Job, measure
-from training.evaluation.results import Measurement, Result, open_flags, save_result, weights_sha256
-from training.evaluation.statistics import wilson
+from training.evaluation.results import (
+    Measurement,
+    Result,
+    kept_result,
+    load_flags,
+    open_flags,
+    save_result,
+    weights_sha256,
+)
+from training.evaluation.statistics import right_under_all, wilson
 
 
 def of_clean_images(
@@ -36,15 +45,31 @@ def of_clean_images(
 
 
 def record(job: Job, data: ImageData, measurement: Measurement, *, batch: int, processes: int) -> Result:
-    """Measure what is not known yet of `data`, and keep the result in the run folder of the job's network."""
-    flags = open_flags(job.network.checkpoint, measurement)
+    """Measure what is not known yet of `data`, and keep the result in the run folder of the job's network.
+
+    What was finished before stays as it is, with its runtime and day.
+    """
+    checkpoint = job.network.checkpoint
+    flags = open_flags(checkpoint, measurement)
     known = int(flags.is_known.sum())
+    if known == len(data) and (finished := kept_result(checkpoint, measurement)):
+        return finished
     with tqdm(total=len(data), initial=known, desc=measurement.attack, unit="img", leave=False) as bar:
         measure(job, data, flags, batch=batch, processes=processes, progress=bar.update)
-    return keep(job.network.checkpoint, measurement, flags.correct, flags.seconds)
+    return _keep(checkpoint, measurement, flags.correct, flags.seconds)
 
 
-def keep(checkpoint: Path, measurement: Measurement, correct: Booleans, seconds: float) -> Result:
+def record_worst(checkpoint: Path, measurement: Measurement, parts: Sequence[Measurement]) -> Result:
+    """Keep which images are right under each of `parts`, which were measured before; as it is where that is known."""
+    worst = right_under_all([load_flags(checkpoint, part) for part in parts])
+    flags = open_flags(checkpoint, measurement)
+    if (flags.is_known & (flags.correct == worst)).all() and (finished := kept_result(checkpoint, measurement)):
+        return finished
+    flags.write(slice(0, len(worst)), worst, 0.0)
+    return _keep(checkpoint, measurement, worst, 0.0)
+
+
+def _keep(checkpoint: Path, measurement: Measurement, correct: Booleans, seconds: float) -> Result:
     """The share of `correct`, (n,), with its interval, added to evaluation.json. `seconds`: of all parts."""
     result = Result(
         **asdict(measurement),

@@ -37,6 +37,10 @@ class Measurement:
     """Other than the whole network: the feature that its FSR module passed on."""
 
     @property
+    def is_on_test_images(self) -> bool:
+        return self.data.endswith(", split test")
+
+    @property
     def key(self) -> tuple[object, ...]:
         """Two measurements that agree in this measure the same thing."""
         return (
@@ -88,17 +92,23 @@ def load_results(run: Path) -> tuple[Result, ...]:
         raise CheckpointError(f"{path} is damaged: {error}. Delete it to measure anew") from error
 
 
-def save_result(run: Path, result: Result) -> None:
-    """Add the result, replacing an earlier one of the same measurement.
+def kept_result(run: Path, measurement: Measurement) -> Result | None:
+    """What the measurement gave, if it was finished before."""
+    return next((result for result in load_results(run) if _is_same(result, measurement)), None)
 
-    Best weights that are also the last have a result as either. Several processes may measure a run.
-    """
-    same = (result.weights, result.key)
+
+def save_result(run: Path, result: Result) -> None:
+    """Add the result, replacing an earlier one of the same measurement. Several processes may measure a run."""
     with in_turn(run):
-        kept = [other for other in load_results(run) if (other.weights, other.key) != same]
+        kept = [other for other in load_results(run) if not _is_same(other, result)]
         part = run / f".{EVALUATION_FILE}"
         part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
         part.replace(run / EVALUATION_FILE)
+
+
+def _is_same(one: Measurement, other: Measurement) -> bool:
+    """Best weights that are also the last have a result as either."""
+    return (one.weights, one.key) == (other.weights, other.key)
 
 
 def open_flags(run: Path, measurement: Measurement) -> FlagsFile:

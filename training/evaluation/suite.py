@@ -62,14 +62,15 @@ class Search:
 
     make: Callable[[float, int, torch.Generator], Attack]
     words: str
-    """Of the definition; `{queries}` stands for their number, `{version}` for that of AutoAttack."""
+    """Of the definition; `{queries}` stands for their number, `{version}` for that of AutoAttack, `{batch}` for the
+    number of images at a time, on which some depend."""
     queries: int = 0
     """The usual number per image."""
     batch: int = 50
     """Few images at a time where each takes long, so that little is lost by an interruption."""
 
-    def definition(self, budget: Budget, num_classes: int) -> str:
-        return self.words.format(queries=budget.queries, version=version_for(num_classes))
+    def definition(self, budget: Budget, num_classes: int, batch: int) -> str:
+        return self.words.format(queries=budget.queries, version=version_for(num_classes), batch=batch)
 
 
 def _by_queries(attack: Callable[..., Tensor]) -> Callable[[float, int, torch.Generator], Attack]:
@@ -108,13 +109,16 @@ ASCENTS: Mapping[str, Ascent] = {
 SEARCHES: Mapping[str, Search] = {
     "feature_matching": Search(
         _feature_matching,
-        f"{UNTIL_WRONG}features of another class nearby in the batch: 100 steps of epsilon/10, random start",
+        f"{UNTIL_WRONG}features of another class nearby among {{batch}} images: 100 steps of epsilon/10, random start",
         batch=250,
     ),
     "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, batch=100),
     "nattack": Search(_by_queries(nattack), "NAttack, {queries} queries", queries=40_000, batch=5),
     "hop_skip_jump": Search(
-        _by_queries(hop_skip_jump), "HopSkipJump, labels only, {queries} queries", queries=10_000, batch=25
+        _by_queries(hop_skip_jump),
+        "HopSkipJump, labels only, {queries} queries, starts among {batch} images",
+        queries=10_000,
+        batch=25,
     ),
     "random_noise": Search(
         _by_queries(random_noise), "the first of {queries} random corners that breaks the image", queries=10_000
@@ -148,6 +152,11 @@ NEED_FSR = (
 )
 
 
+def is_possible(name: str, *, fsr: bool, mask: str) -> bool:
+    """Whether a network with or without FSR, and with such a mask, has what the attack goes through."""
+    return name not in NEED_FSR or (fsr and mask in MASKS_OF.get(name, (mask,)))
+
+
 def attack_named(
     name: CheckpointAttack,
     *,
@@ -179,9 +188,11 @@ def attack_named(
     return lambda model, images, labels: attack(source, images, labels)
 
 
-def definition_of(name: CheckpointAttack, budget: Budget, num_classes: int) -> str:
-    """The attack on a network of so many classes in words, for reports."""
-    return ASCENTS[name].definition(budget) if name in ASCENTS else SEARCHES[name].definition(budget, num_classes)
+def definition_of(name: CheckpointAttack, budget: Budget, num_classes: int, batch: int | None = None) -> str:
+    """The attack on a network of so many classes in words, for reports; `batch` images at a time, None: as usual."""
+    if name in ASCENTS:
+        return ASCENTS[name].definition(budget)
+    return SEARCHES[name].definition(budget, num_classes, batch or batch_of(name, budget))
 
 
 def queries_of(name: CheckpointAttack) -> int:
