@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
-from fsr_serve.artifact import ModelVersion, finish_manifest, read_version
+from fsr_serve.artifact import ModelVersion, finish_change, read_version
 from training.lock import in_turn
 
 
@@ -12,7 +12,7 @@ from training.lock import in_turn
 def being_changed(path: Path) -> Iterator[ModelVersion]:
     """Within, every other `being_changed` of this version waits. Raises ArtifactError as `read_version` does."""
     with in_turn(path) if path.is_dir() else nullcontext():  # what is not there is refused by reading it
-        finish_manifest(path)
+        finish_change(path)
         yield read_version(path)
 
 

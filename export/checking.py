@@ -4,12 +4,12 @@ Nothing here imports torch.
 """
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
+from export.changing import being_changed, open_version
 from export.check_figures import Measured, Setting, attacked, figures_of, searched, signals_on
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
@@ -17,10 +17,10 @@ from export.measuring import check_can_measure, check_is_unsigned
 from fsr_serve.artifact import (
     CHECKS_FILE,
     CheckFigure,
-    Manifest,
     ModelVersion,
     file_sha256,
-    read_version,
+    part_of,
+    put_in_place,
     write_manifest,
 )
 from fsr_serve.checks.calibration import Calibration
@@ -29,7 +29,6 @@ from fsr_serve.checks.signals import Observer, signals_of
 from fsr_serve.errors import StartupError
 from fsr_serve.session import Device
 from training.evaluation.protocol import EPSILON, GradientAttackName
-from training.lock import in_turn
 from training.source import DataError, spread
 
 LINKED = 0.01
@@ -95,7 +94,7 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
         raise VerificationError(f"queries is {arguments.queries}; expected 1 or more")
     if arguments.seed < 0:
         raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
-    version = read_version(arguments.version)
+    version = open_version(arguments.version)
     check_can_measure(version, arguments.attacks, "Choose --attacks with nothing after it")
     data = load_as_served(arguments.data, arguments.split, version.manifest, arguments.images)
     if len(data.labels) < FEWEST:
@@ -138,21 +137,11 @@ def line(figure: CheckFigure) -> str:
 
 
 def _write(version: ModelVersion, calibration: Calibration, figures: tuple[CheckFigure, ...]) -> None:
-    """Put the calibration into the version. Interrupted, it leaves a version that is refused until the file is removed.
-
-    Raises VerificationError where the version was signed since.
-    """
-    with in_turn(version.path):
+    """Put the calibration into the version. Raises VerificationError where it was signed since."""
+    with being_changed(version.path) as present:  # others may have measured it meanwhile
         check_is_unsigned(version.path)
-        manifest = read_version(version.path).manifest  # others may have measured it meanwhile
-        files = {name: digest for name, digest in manifest.files.items() if name != CHECKS_FILE}
-        part = version.path.parent / f".{version.path.name}.{CHECKS_FILE}"
+        part = part_of(version.path, CHECKS_FILE)
         calibration.write(part)
-        if CHECKS_FILE in manifest.files:
-            _rewrite(version.path, manifest, files, ())
-        part.replace(version.path / CHECKS_FILE)
-        _rewrite(version.path, manifest, {**files, CHECKS_FILE: file_sha256(version.path / CHECKS_FILE)}, figures)
-
-
-def _rewrite(path: Path, manifest: Manifest, files: Mapping[str, str], checks: tuple[CheckFigure, ...]) -> None:
-    write_manifest(path, manifest.model_copy(update={"files": dict(sorted(files.items())), "checks": checks}))
+        files = dict(sorted({**present.manifest.files, CHECKS_FILE: file_sha256(part)}.items()))
+        write_manifest(version.path, present.manifest.model_copy(update={"files": files, "checks": figures}))
+        put_in_place(version.path, CHECKS_FILE)

@@ -14,6 +14,7 @@ models/<name>/<version>/
 Only model.onnx, the manifest and its digest are always there; the manifest says what is missing and why.
 """
 
+import contextlib
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -214,8 +215,8 @@ def read_version(path: Path) -> ModelVersion:
     if _read(path / DIGEST_FILE) != _digest_line(digest):
         raise ArtifactError(
             f"{path / MANIFEST_FILE} has SHA-256 {digest}, which {path / DIGEST_FILE} does not say; one of them "
-            "was altered. Restore the version from where it came; where export.verify or export.uploads was "
-            "interrupted, run it again"
+            "was altered. Restore the version from where it came; where a command that changes it was interrupted, "
+            "run that again"
         )
     try:
         manifest = Manifest.model_validate_json(manifest_bytes)
@@ -239,7 +240,7 @@ def read_version(path: Path) -> ModelVersion:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write the manifest and its digest into the version's folder; its other files are there already.
 
-    Interrupted between the two, it leaves a version that is refused until `finish_manifest` has run.
+    Interrupted between the two, it leaves a version that is refused until `finish_change` has run.
     """
     manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
     contents = {
@@ -247,16 +248,32 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
         DIGEST_FILE: _digest_line(hashlib.sha256(manifest_bytes).hexdigest()),
     }
     for name, content in contents.items():
-        _part(path, name).write_bytes(content)
+        part_of(path, name).write_bytes(content)
     for name in contents:
-        _part(path, name).replace(path / name)
+        put_in_place(path, name)
 
 
-def finish_manifest(path: Path) -> None:
-    """Put in place the digest that an interrupted `write_manifest` left beside the version; no other may be writing."""
-    part, manifest = _part(path, DIGEST_FILE), path / MANIFEST_FILE
+def finish_change(path: Path) -> None:
+    """Put in place what an interrupted change left beside the version: the manifest's digest, and files that it lists.
+
+    No other may be writing.
+    """
+    part, manifest = part_of(path, DIGEST_FILE), path / MANIFEST_FILE
     if part.exists() and manifest.exists() and part.read_bytes() == _digest_line(file_sha256(manifest)):
-        part.replace(path / DIGEST_FILE)
+        put_in_place(path, DIGEST_FILE)
+    with contextlib.suppress(OSError, ValidationError):  # reading the version says what is wrong
+        for name, expected in Manifest.model_validate_json(manifest.read_bytes()).files.items():
+            if part_of(path, name).exists() and file_sha256(part_of(path, name)) == expected:
+                put_in_place(path, name)
+
+
+def part_of(path: Path, name: str) -> Path:
+    """Where a file of the version is written before it is put in place."""
+    return path.parent / f".{path.name}.{name}"
+
+
+def put_in_place(path: Path, name: str) -> None:
+    part_of(path, name).replace(path / name)
 
 
 def file_sha256(path: Path) -> str:
@@ -266,11 +283,6 @@ def file_sha256(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from error
-
-
-def _part(path: Path, name: str) -> Path:
-    """Where a file of a version is written before it is put in place."""
-    return path.parent / f".{path.name}.{name}"
 
 
 def _read(path: Path) -> bytes:

@@ -81,7 +81,7 @@ def interrupted(version, monkeypatch):
 
 
 def test_a_write_between_manifest_and_digest_is_finished_by_the_next_writer(interrupted):
-    with pytest.raises(ArtifactError, match=r"was altered.*; where export.verify .* was interrupted, run it again"):
+    with pytest.raises(ArtifactError, match=r"was altered.*; where a command .* was interrupted, run that again"):
         read_version(interrupted)
     assert open_version(interrupted).manifest.training == {"method": "new"}
     assert read_version(interrupted).manifest.training == {"method": "new"}

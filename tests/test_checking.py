@@ -8,6 +8,8 @@ import pytest
 from export import checking
 from export.checking import Arguments, calibrate, line
 from export.errors import VerificationError
+from export.verification import Arguments as Verify
+from export.verification import verify
 from fsr_serve.artifact import CHECKS_FILE, read_version
 from fsr_serve.checks.calibration import CHECKS, Calibration
 from fsr_serve.errors import ArtifactError
@@ -74,23 +76,21 @@ def test_calibrated_again_it_is_replaced(version, tiny_data):
     assert second.manifest.files[CHECKS_FILE] != first.manifest.files[CHECKS_FILE]
 
 
-def test_interrupted_it_leaves_a_version_that_is_refused_until_the_file_is_removed(version, tiny_data, monkeypatch):
+def test_interrupted_it_is_finished_by_the_next_command(version, tiny_data, monkeypatch):
     run(version, tiny_data, attacks=())
-    rewrite, calls = checking._rewrite, []
 
-    def interrupted(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        rewrite(*arguments)
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(checking, "_rewrite", interrupted)
+    monkeypatch.setattr(checking, "put_in_place", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(version, tiny_data, attacks=(), images=300)
-    with pytest.raises(ArtifactError, match=r"checks\.npz is not in the manifest.* Remove it"):
+    monkeypatch.undo()
+    with pytest.raises(ArtifactError, match=r"checks\.npz has SHA-256"):
         read_version(version)
-    (version / CHECKS_FILE).unlink()
-    assert read_version(version).manifest.checks == ()
+    verify(Verify(version, str(tiny_data), attacks=()))
+    assert Calibration.read(version / CHECKS_FILE).n == 150
+    assert {figure.calibrated_on for figure in read_version(version).manifest.checks} == {150}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from training.data import ImageData
 from training.evaluation.changes import CHANGES
 from training.evaluation.command import Arguments as Evaluation
 from training.evaluation.command import report as evaluate
-from training.evaluation.deployed import deployed, through_uploads
+from training.evaluation.deployed import checked, deployed, through_uploads
 from training.evaluation.missing import Subject
 from training.evaluation.obfuscation import RULES, judged
 from training.evaluation.obfuscation_command import Arguments, beside_twin, report, zero_gradients
@@ -369,6 +369,32 @@ def test_figures_of_uploads_come_from_the_manifest(tmp_path):
         found = verdict(incomplete)
         assert found.status == "not run"
         assert found.found.startswith(f"measure it with python -m export.uploads {tmp_path} --data DATA")
+
+
+def test_what_checks_find_and_miss_comes_from_the_manifest(tmp_path):
+    clean = {
+        "check": "probe",
+        "attack": "clean",
+        "epsilon": 0.0,
+        "false_alarm_rate": 0.01,
+        "suspicious": 0.008,
+        "n": 500,
+    }
+    found = clean | {"attack": "pgd20", "epsilon": EPSILON, "suspicious": 0.02, "n": 70}
+
+    def verdict(**manifest):
+        (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+        return checked(tmp_path, EPSILON)
+
+    loose = [one | {"false_alarm_rate": 0.05, "suspicious": 0.5} for one in (clean, found)]
+    stronger = found | {"epsilon": 2 * EPSILON}
+    judged = verdict(checks=[clean, found, stronger, *loose])
+    assert judged.status == "figure"
+    assert judged.found == "at 1% false alarms, probe: 0.80% of clean (n = 500), probe: 2.00% of pgd20 (n = 70)"
+    for missing in (verdict(), verdict(checks=[])):
+        assert missing.status == "not run"
+        assert missing.found == f"measure it with python -m export.checks {tmp_path} --data DATA"
+    assert checked(None, EPSILON).status == "not run"
 
 
 def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():

@@ -1,4 +1,4 @@
-"""What the manifest of a model version says of the deployed files: tests 16 and 21."""
+"""What the manifest of a model version says of the deployed files: tests 16, 17 and 21."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +29,24 @@ def deployed(version: Path | None) -> Verdict:
     gaps = [abs(one["accuracy"] - checkpoint["accuracy"]) for one, checkpoint in pairs]
     found = ", ".join(f"{_in_words(one)} {100 * gap:.2f}" for (one, _), gap in zip(pairs, gaps, strict=True))
     return Verdict("16", test, "pass" if max(gaps) <= SAME else "fail", f"apart by points: {found}")
+
+
+def checked(version: Path | None, epsilon: float) -> Verdict:
+    """Test 17: what each check of the server calls suspicious, of clean images and of successful attacks."""
+    test = "checks on the fly: false alarms, and what they catch"
+    if version is None:
+        why = "--version names the exported version; measure it with python -m export.checks VERSION --data DATA"
+        return Verdict("17", test, "not run", why)
+    figures = [one for one in manifest_of(version).get("checks", []) if is_bounded_by(epsilon, one["epsilon"])]
+    if not figures:
+        return Verdict("17", test, "not run", f"measure it with python -m export.checks {version} --data DATA")
+    rates = {one["false_alarm_rate"] for one in figures}
+    found = (
+        f"{one['check']}: {one['suspicious']:.2%} of {one['attack']} (n = {one['n']:,})"
+        for one in figures
+        if one["false_alarm_rate"] == min(rates)
+    )
+    return Verdict("17", test, "figure", f"at {min(rates):.0%} false alarms, {', '.join(found)}")
 
 
 def through_uploads(version: Path | None, epsilon: float) -> Verdict:

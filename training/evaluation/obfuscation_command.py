@@ -13,7 +13,7 @@ from training.attacks import cross_entropy
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
 from training.evaluation.compare import ComparisonError, compare, titles
-from training.evaluation.deployed import deployed, through_uploads
+from training.evaluation.deployed import checked, deployed, through_uploads
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
 from training.evaluation.missing import Subject
@@ -31,7 +31,6 @@ ELSEWHERE = {
     "10": ("evaluation refuses a network in train mode", "a test: make test"),
     "13": ("the Ensemble is a worst case per image, not the worst mean", "a test: make test"),
     "15": ("our attacks break networks that only look robust", "a test: make test-slow"),
-    "17": ("checks on the fly: false alarms, and what they catch", "no checks yet"),
 }
 
 
@@ -90,6 +89,7 @@ def report(arguments: Arguments) -> Iterator[str]:
     verdicts = [judged(rule, results, subject) for rule in RULES]
     verdicts += [zero_gradients(model, data), *beside_twin(arguments)]
     verdicts += [deployed(arguments.version), through_uploads(arguments.version, arguments.epsilon)]
+    verdicts.append(checked(arguments.version, arguments.epsilon))
     verdicts += [Verdict(number, test, "not run", why) for number, (test, why) in ELSEWHERE.items()]
     yield f"{arguments.checkpoint}, {arguments.weights} weights, L-infinity epsilon {arguments.epsilon * 255:g}/255"
     yield ""
