@@ -85,6 +85,8 @@ def test_the_features_report_names_everything(features):
         "pgd20 (cross-entropy, 20 steps of epsilon/10, random start), L-infinity epsilon 8/255, seed 0, white-box",
         "gamma 0.07",
         "| recalibrated (f~-) |",
+        "| attacked, 20-NN | paper, 5-NN | paper, 20-NN |",
+        "| 66.34 | 65.64 |",
         "| units with abs(r) > 1 (saturated) |",
     ):
         assert words in text

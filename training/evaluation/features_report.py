@@ -9,6 +9,7 @@ import numpy as np
 from training.evaluation.mask_statistics import BINS, SATURATED_SCORE, MaskStatistics
 from training.evaluation.nearest_neighbours import GAMMA
 from training.evaluation.neighbour_accuracies import KS, Among, NeighbourAccuracy
+from training.evaluation.paper import Asked, paper_figures
 from training.evaluation.separated import SYMBOLS
 from training.evaluation.statistics import Interval
 
@@ -22,14 +23,15 @@ def markdown(
     masks: Mapping[str, MaskStatistics],
 ) -> str:
     """The report: what was `given`, the network's own accuracies, k-NN accuracies and mask figures by images."""
+    paper = paper_figures()
     lines = ["# Inside FSR", "", *(f"- {line}" for line in given)]
     lines += [f"- the network's own answers on {images} images: {_percent(own[images])}" for images in own]
     for among, words in AMONG.items():
         chosen = [row for row in rows if row.among == among]
-        lines += ["", f"## Weighted k-NN among clean training images: {words} (gamma {GAMMA})", ""]
+        lines += ["", f"## Weighted k-NN among clean training images: {words} (gamma {GAMMA}), beside Table 5b", ""]
         columns = [(images, k) for images in own for k in KS]
         lines += _table(
-            ["feature", *(f"{images}, {k}-NN" for images, k in columns)],
+            ["feature", *(f"{images}, {k}-NN" for images, k in columns), *(f"paper, {k}-NN" for k in KS)],
             [
                 [
                     f"{feature} ({SYMBOLS[feature]})",
@@ -39,6 +41,7 @@ def markdown(
                         for row in chosen
                         if (row.feature, row.images, row.k) == (feature, images, k)
                     ),
+                    *(paper.get(Asked("5", "cifar10", "resnet18", f"{feature}_feature", f"knn{k}"), "-") for k in KS),
                 ]
                 for feature in dict.fromkeys(row.feature for row in chosen)
             ],

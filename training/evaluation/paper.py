@@ -1,4 +1,4 @@
-"""The figures of the paper, arXiv 2303.13846, as data: Tables 1 to 7 (5a only) and A1 to A7, times of section 4.4."""
+"""The figures of the paper, arXiv 2303.13846, as data: Tables 1 to 7 and A1 to A7, and the times of section 4.4."""
 
 import csv
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
 
 
 def paper_figures() -> Mapping[Asked, str]:
-    """Every such figure as it is printed: percent, millions of parameters, GFLOPs or seconds."""
+    """Every figure as it is printed: percent, millions of parameters, GFLOPs or seconds."""
     text = files("training.evaluation").joinpath("paper_tables.csv").read_text()
     _, *rows = csv.reader(text.splitlines())
     return {Asked(*row[:-1]): row[-1] for row in rows}
