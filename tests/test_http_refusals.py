@@ -127,7 +127,7 @@ BAD = {
         PNG,
         400,
         "unknown_parameter",
-        "expected model, top_k, version",
+        "expected evidence, model, top_k, version",
     ),
 }
 
