@@ -156,7 +156,7 @@ class Classifier:
         if not pixels:
             return [image for image in decoded if isinstance(image, RequestError)]
         images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
-        logits = await self.logits(images, stages, deadline)
+        logits = await self._logits(images, stages, deadline)
         found = self._predictions(logits, top_k)
         if self._checker is not None:
             remembered = self._checker.remember(images)
@@ -188,7 +188,15 @@ class Classifier:
                 return await self._decoders.run(lambda image: self._decode(image, budget, decode), encoded)
 
     async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
-        """Logits (n, classes) of images (n, 3, h, w) that were admitted, batched with those of other requests."""
+        """Logits (n, classes) of images (n, 3, h, w) that were admitted, which the checks see without being asked."""
+        logits = await self._logits(images, stages, deadline)
+        if self._checker is not None:
+            self._checker.remember(images)
+            self._checker.watch(images, deadline)
+        return logits
+
+    async def _logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
+        """Batched with those of other requests."""
         answered = await self.batcher.submit(images, deadline)
         stages.record("queue", answered.queue_seconds)
         stages.record("inference", answered.inference_seconds)
