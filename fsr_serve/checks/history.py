@@ -81,5 +81,6 @@ def reach_of(images: Images, rate: float) -> float:
 def _nearest(held: Floats, lengths: Floats, thumbnail: Floats) -> tuple[int, float]:
     """Which of some thumbnails (n, d) with squared lengths (n,) is nearest, and its root mean square distance."""
     # |a - b|^2 less |b|^2, which is the same for all: one product instead of a table of differences
-    nearest = int((lengths - 2 * (held @ thumbnail)).argmin())
+    # and not by BLAS, whose threads would take the other cores from the models for so little
+    nearest = int((lengths - 2 * np.einsum("nd,d->n", held, thumbnail)).argmin())
     return nearest, float(np.sqrt(np.mean((held[nearest] - thumbnail) ** 2)))
