@@ -57,7 +57,7 @@ class Arguments:
     attacks: tuple[GradientAttackName, ...] = ("pgd20", "cw")
     """That make the images to be found. cw goes on after the answer is wrong, so it also hides from the confidence."""
     attacked: int = 500
-    """Images to attack."""
+    """Images to attack; all others where there are fewer."""
     searched: int = 50
     """Images to attack by Square, as one client among those who send the other images."""
     queries: int = 1000
@@ -90,8 +90,9 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     """
     if not 0 < arguments.epsilon <= 1:
         raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-    if arguments.queries < 1:
-        raise VerificationError(f"queries is {arguments.queries}; expected 1 or more")
+    for name in ("attacked", "searched", "queries"):
+        if getattr(arguments, name) < 1:
+            raise VerificationError(f"{name} is {getattr(arguments, name)}; expected 1 or more")
     if arguments.seed < 0:
         raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
     version = open_version(arguments.version)
@@ -100,9 +101,6 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     if len(data.labels) < FEWEST:
         raise DataError(f"there are {len(data.labels)} images; expected at least {FEWEST}, half of them to calibrate")
     calibrating, others = data.images[::2], data.part(slice(1, None, 2))
-    for name in ("attacked", "searched"):
-        if not 1 <= getattr(arguments, name) <= len(others.labels):
-            raise VerificationError(f"{name} is {getattr(arguments, name)}; expected 1 to {len(others.labels)}")
     setting = Setting(
         version, arguments.epsilon, arguments.queries, arguments.seed, arguments.device, arguments.threads
     )
@@ -111,11 +109,12 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     signals = signals_on(observer, calibrating, "calibrate") | {"similar": QueryHistory(reach).count(calibrating)}
     calibration = Calibration(signals, reach)
     clean = signals_on(observer, others.images, "clean") | {"similar": QueryHistory(reach).count(others.images)}
-    some = others.part(spread(len(others.labels), arguments.attacked))
+    count = len(others.labels)
+    some = others.part(spread(count, min(arguments.attacked, count)))
     measured = Measured(
         clean,
         [attacked(name, setting, observer, some) for name in dict.fromkeys(arguments.attacks)],
-        searched(setting, calibration, others, arguments.searched),
+        searched(setting, calibration, others, min(arguments.searched, count)),
     )
     data_name = f"{arguments.data_name or arguments.data}, split {arguments.split}"
     figures = tuple(figures_of(calibration, measured, setting, data_name, data.sha256))

@@ -63,7 +63,7 @@ def thumbnails(images: Images) -> Floats:
     rows, columns = (np.linspace(0, size, SIDE + 1).astype(int) for size in floats.shape[2:])
     sums = np.add.reduceat(np.add.reduceat(floats, rows[:-1], axis=2), columns[:-1], axis=3)
     counts = np.outer(np.maximum(np.diff(rows), 1), np.maximum(np.diff(columns), 1))
-    return np.asarray((sums / counts).reshape(len(images), -1), np.float32)
+    return np.asarray((sums / counts).reshape(len(images), 3 * SIDE * SIDE), np.float32)
 
 
 def reach_of(images: Images, rate: float) -> float:
