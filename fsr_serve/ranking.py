@@ -1,8 +1,9 @@
-"""Logits -> the likeliest classes."""
+"""Logits -> the likeliest classes, and how far one of them leads."""
 
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 from fsr_serve.session import Floats
 
@@ -25,3 +26,12 @@ def likeliest(logits: Floats, count: int) -> list[tuple[int, float]]:
     exponentials = [math.exp(value - greatest) for value in values]
     total = sum(exponentials)
     return [(index, exponentials[index] / total) for index in classes]
+
+
+def lead(logits: Floats, labels: npt.NDArray[np.int64]) -> Floats:
+    """Logit (n,) of each label less the largest other of logits (n, classes); negative where the answer is another."""
+    others = logits.copy()
+    rows = np.arange(len(labels))
+    others[rows, labels] = -np.inf
+    leads: Floats = logits[rows, labels] - others.max(axis=1)
+    return leads

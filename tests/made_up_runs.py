@@ -43,3 +43,9 @@ def measured(attack, weights="best", share=0.5, n=1000, **others):
         **wilson(round(share * n), n)._asdict(),
     }
     return Result(weights=weights, attack=attack, n=n, **fields | others)
+
+
+def run_with_weights(path, content=b"weights", **others):
+    made_up(path, **others)
+    (path / "best.safetensors").write_bytes(content)
+    return path

@@ -7,8 +7,9 @@ from scipy.stats import entropy
 
 from fsr_serve.checks.calibration import CHECKS, Calibration
 from fsr_serve.checks.history import QueryHistory, reach_of, thumbnails
-from fsr_serve.checks.signals import Heads, disagreement, lead, role_reversal
+from fsr_serve.checks.signals import Heads, disagreement, role_reversal
 from fsr_serve.errors import ArtifactError
+from fsr_serve.ranking import lead
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from training.attacks import best_of, hop_skip_jump, nattack, pgd, square
+from training.attacks import best_of, hop_skip_jump, nattack, pgd, random_noise, square
 from training.attacks.hop_skip_jump import nearest_mistakes
 
 
@@ -208,3 +208,19 @@ def test_best_of_restarts_draws_new_starts_and_breaks_no_fewer_images(model, ima
     assert (found - images).abs().max() <= 0.006 + 1e-6
     assert best_of([])(model, images, labels) is not images
     assert torch.equal(best_of([])(model, images, labels), images)
+
+
+def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():
+    calls = torch.zeros((), dtype=torch.long)
+
+    def model(images):
+        calls.add_(len(images))
+        brightest = images[:, 0, 0, 0]  # wrong as soon as this pixel is raised
+        return torch.stack([torch.full_like(brightest, 0.5), brightest], dim=1)
+
+    images = torch.full((6, 3, 2, 2), 0.45)
+    generator = torch.Generator().manual_seed(0)
+    found = random_noise(model, images, torch.zeros(6, dtype=torch.long), epsilon=0.1, queries=40, generator=generator)
+    torch.testing.assert_close((found - images).abs(), torch.full_like(images, 0.1))
+    assert (found[:, 0, 0, 0] > 0.5).all()
+    assert calls <= 6 * 40

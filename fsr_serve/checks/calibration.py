@@ -24,14 +24,9 @@ CHECKS: dict[CheckName, tuple[Signal, ...]] = {
     "probe": ("probe",),
     "history": ("similar",),
 }
-"""The signals of each check. `confidence` costs nothing; those of single images have to beat it to be worth theirs."""
+"""The signals of each check. `confidence` is the baseline that others on single images have to beat."""
 REACH = "reach"
 """The number beside the signals in the file."""
-
-
-def checks_from(signals: Mapping[Signal, object] | tuple[Signal, ...]) -> tuple[CheckName, ...]:
-    """The checks that these signals are enough for."""
-    return tuple(name for name, needs in CHECKS.items() if all(signal in signals for signal in needs))
 
 
 class Calibration:
@@ -42,7 +37,8 @@ class Calibration:
         self.reach = reach
         self.n = len(next(iter(signals.values())))
         self._sorted = {signal: np.sort(values) for signal, values in self.signals.items()}
-        self._scores = {check: np.sort(self._score(check, self.signals)) for check in checks_from(self.signals)}
+        possible = [check for check, needs in CHECKS.items() if set(needs) <= self.signals.keys()]
+        self._scores = {check: np.sort(self._score(check, self.signals)) for check in possible}
 
     @property
     def checks(self) -> tuple[CheckName, ...]:

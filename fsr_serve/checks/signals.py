@@ -10,6 +10,7 @@ import numpy as np
 
 from fsr_serve.artifact import ATTACK_FILE, EVIDENCE_FILE, IMAGES, LOGITS, MODEL_FILE, ModelVersion, evidence_of
 from fsr_serve.checks.probe import AttackGraph, pgd
+from fsr_serve.ranking import lead
 from fsr_serve.session import Device, Floats, start_onnxruntime
 
 Signal = Literal["lead", "role_reversal", "disagreement", "probe", "similar"]
@@ -89,14 +90,6 @@ class Observer:
 
     def _run(self, images: Floats, outputs: list[str]) -> list[Floats]:
         return [np.asarray(found, np.float32) for found in self._session.run(outputs, {IMAGES: images})]
-
-
-def lead(logits: Floats, answers: np.ndarray) -> Floats:
-    """Logit of each answer less the greatest of the others, (n,): below 0 where it is the answer no more."""
-    rows = np.arange(len(logits))
-    others = logits.copy()
-    others[rows, answers] = -np.inf
-    return np.asarray(logits[rows, answers] - others.max(axis=1))
 
 
 def role_reversal(heads: Heads, answers: np.ndarray) -> Floats:

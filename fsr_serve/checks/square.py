@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fsr_serve.checks.probe import Labels
+from fsr_serve.ranking import lead
 from fsr_serve.session import Floats
 
 FIRST_SHARE = 0.8
@@ -29,7 +30,7 @@ def square(
     _, channels, height, width = images.shape
     lower, upper = np.maximum(images - epsilon, 0), np.minimum(images + epsilon, 1)
     adversarial = images.copy()
-    margin = _margin(logits_of(images), labels)
+    margin = lead(logits_of(images), labels)
     active = np.flatnonzero(margin > 0)
     stripes = _signs(random, (len(active), channels, 1, width))
     for query in range(1, queries):
@@ -43,7 +44,7 @@ def square(
             inside = _squares(random, len(active), height, width, min(side, height, width))
             moved = adversarial[active] + 2 * epsilon * _signs(random, (len(active), channels, 1, 1))
             proposal = np.where(inside, np.clip(moved, low, high), adversarial[active])
-        found = _margin(logits_of(proposal), labels[active])
+        found = lead(logits_of(proposal), labels[active])
         # the first proposal replaces the image even where it is worse: squares then flip its signs
         better = (found < margin[active]) | (query == 1)
         adversarial[active[better]] = proposal[better]
@@ -67,12 +68,3 @@ def _squares(random: np.random.Generator, n: int, height: int, width: int, side:
 
 def _signs(random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
     return (2 * random.integers(0, 2, shape) - 1).astype(np.float32)
-
-
-def _margin(logits: Floats, labels: Labels) -> Floats:
-    """Logit of the label minus the largest other, (n,); negative where the answer is wrong."""
-    others = logits.copy()
-    rows = np.arange(len(labels))
-    others[rows, labels] = -np.inf
-    margin: Floats = logits[rows, labels] - others.max(axis=1)
-    return margin
