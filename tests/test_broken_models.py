@@ -119,7 +119,7 @@ def test_quantised_input_falls_to_queries_and_straight_through_where_there_is_no
 
 
 def test_square_breaks_as_many_images_as_the_authors_own(network, data):
-    """Within two points of each other, on 300 images, as the mean of two seeds."""
+    """At most two points fewer, on 300 images, as the mean of two seeds."""
     images, labels = known(network, data, n=300)
     epsilon, queries, shares = 3 / 255, 1000, []
     for number in (0, 1):
@@ -131,7 +131,7 @@ def test_square_breaks_as_many_images_as_the_authors_own(network, data):
         shares.append([1 - accuracy(network, found, labels) for found in (ours, theirs)])
     ours, theirs = torch.tensor(shares).mean(dim=0).tolist()
     assert 0.2 < theirs < 0.9, "so weak or strong that anything would agree"
-    assert ours == pytest.approx(theirs, abs=0.02)
+    assert theirs - 0.02 <= ours <= theirs + 0.05, "far more would be another attack"
 
 
 def test_nattack_breaks_an_undefended_network_within_its_queries(network, data):

@@ -70,4 +70,5 @@ def test_the_manifest_says_of_the_shipped_files_what_a_new_attack_finds(tmp_path
 def test_other_precisions_of_the_shipped_model_agree_on_labels(tmp_path, precision):
     parity = export(ExportArguments(CHECKPOINT, tmp_path / "cifar10-fsr" / "1", data=str(DATA), precision=precision))
     assert parity.same_labels >= {"fp16": 0.998, "int8": 0.985}[precision]
-    assert parity.attacked.mean() >= parity.torch_attacked.mean() - 0.01
+    # two points of 256 images are five of them; processors round int8 differently
+    assert parity.attacked.mean() >= parity.torch_attacked.mean() - 0.02
