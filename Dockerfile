@@ -5,10 +5,10 @@ ARG EXTRAS=""
 WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE bentofile.yaml ./
 COPY fsr_serve fsr_serve
-COPY models models
 RUN pip install --no-cache-dir --constraint constraints.txt --editable ".${EXTRAS}" \
     && useradd --create-home --uid 10001 fsr \
     && mkdir /state && chown fsr /state
+COPY models models
 USER fsr
 
 # not BENTOML_CONTAINERIZED: with it BentoML does not start a worker again that died

@@ -1,11 +1,6 @@
 """python -m export: a checkpoint becomes a model version that can be served."""
 
-import sys
-
-try:
-    from export.command import main
-except ModuleNotFoundError as missing:
-    sys.exit(f"python -m export needs {missing.name}; install it with: pip install '.[export]'")
+from export.launching import launch
 
 if __name__ == "__main__":
-    main()
+    launch("export", "export.command", extra="export")

@@ -1,5 +1,6 @@
 """The command python -m export.adopt: a model version around an ONNX classifier that was made elsewhere."""
 
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import onnxruntime
 import tyro
 from onnx import TensorProto, helper, numpy_helper
 
+from export.changing import write_manifest
 from export.errors import ExportError
 from export.graph import write_graphs
 from export.target import check_target, new_version
@@ -25,7 +27,6 @@ from fsr_serve.artifact import (
     Preprocessing,
     Tensors,
     file_sha256,
-    write_manifest,
 )
 from fsr_serve.errors import ArtifactError
 from fsr_serve.session import OnnxModel
@@ -38,6 +39,9 @@ WITHOUT_TORCH = "the version was made from an ONNX file alone"
 @dataclass(frozen=True)
 class Arguments:
     """Make a model version of an ONNX classifier: images (n, 3, h, w) -> logits or probabilities (n, classes).
+
+    The network is taken to expect pixels in [0, 1], less --mean and divided by --std; where it expects 0 to 255, say
+    --std 0.00392157 0.00392157 0.00392157.
 
     It can be served, and attacked by `python -m export.verify --attacks square`. What only torch can make, the
     evidence and the attack graph, is missing, and the manifest says so.
@@ -76,6 +80,7 @@ def main() -> None:
 def adopt(arguments: Arguments) -> None:
     """Write the model version. Raises ExportError or ArtifactError, and then leaves nothing behind."""
     check_target(arguments.target)
+    _check_ranges(arguments)
     graph, image_shape = _adapted(_load(arguments.model), arguments)
     with new_version(arguments.target) as folder:
         write_graphs({MODEL_FILE: graph}, folder)
@@ -100,6 +105,19 @@ def adopt(arguments: Arguments) -> None:
         write_manifest(folder, manifest)
 
 
+def _check_ranges(arguments: Arguments) -> None:
+    """Raise ExportError for what no file could be served with."""
+    classes, shape = arguments.classes, arguments.image_shape
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ExportError(f"classes are {', '.join(classes) or 'none'}; expected two or more different names")
+    if shape is not None and min(shape) < 1:
+        raise ExportError(f"image_shape is {shape}; expected a height and a width of 1 pixel or more")
+    if not all(map(math.isfinite, arguments.mean)):
+        raise ExportError(f"mean is {arguments.mean}; expected finite numbers")
+    if not all(0 < value < math.inf for value in arguments.std):
+        raise ExportError(f"std is {arguments.std}; expected positive numbers")
+
+
 def _load(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
@@ -119,9 +137,9 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
         raise ExportError(f"{arguments.model} has inputs {_names(inputs)}; expected one, the images")
     if not outputs:
         raise ExportError(f"output is {arguments.output!r}; {arguments.model} has {_names(graph.output)}")
+    for value in (inputs[0], outputs[0]):
+        _check_is_float(value, arguments.model)
     image_shape = arguments.image_shape or _image_shape(inputs[0], arguments.model)
-    if min(arguments.std) <= 0:
-        raise ExportError(f"std is {arguments.std}; expected positive numbers")
     given, answer = inputs[0].name, outputs[0].name
     before = [
         helper.make_node("Sub", [IMAGES, "/fsr/mean"], ["/fsr/centred"]),
@@ -149,15 +167,26 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
 
 
 def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    for tensor in graph.initializer:
-        tensor.name = names.get(tensor.name, tensor.name)
+    """Everywhere, also in branches and loops: a name stands for one value in all of a model."""
+    for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        named.name = names.get(named.name, named.name)
     for node in graph.node:
         for values in (node.input, node.output):
             for index, name in enumerate(values):
                 values[index] = names.get(name, name)
-        for attribute in node.attribute:  # branches and loops read outer values by name
+        for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 _rename(inner, names)
+
+
+def _check_is_float(value: onnx.ValueInfoProto, path: Path) -> None:
+    """Raise ExportError for other numbers: whole ones would be 0 or 1 where 0 to 255 are expected."""
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        raise ExportError(
+            f"{path}: {value.name} is {TensorProto.DataType.Name(kind).lower()}; expected float32 images and outputs. "
+            "Export it so; where it then expects pixels of 0 to 255, say --std 0.00392157 0.00392157 0.00392157"
+        )
 
 
 def _image_shape(images: onnx.ValueInfoProto, path: Path) -> tuple[int, int]:

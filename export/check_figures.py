@@ -56,10 +56,13 @@ class Attacked:
 class Search(NamedTuple):
     """An attack by queries on one image: it ends when it is noticed, when the answer is wrong, or unsuccessful."""
 
-    p_value: float
-    """The smallest of the history on the way."""
-    queries: int
+    p_values: Sequence[float]
+    """What the history says of each query; the last alone may be at or under the smallest of `RATES`."""
     is_wrong: bool
+
+    def noticed_at(self, rate: float) -> int | None:
+        """The number of the first query that counts as suspicious at this rate of false alarms, from 1."""
+        return next((number for number, p_value in enumerate(self.p_values, 1) if p_value <= rate), None)
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,8 @@ def _search(
     try:
         found = square(answer, image, label, epsilon=setting.epsilon, queries=setting.queries, random=random)
     except _NoticedError:
-        return Search(p_values[-1], len(p_values), is_wrong=False)
-    return Search(min(p_values), len(p_values), bool(session.logits(found).argmax(axis=1) != label))
+        return Search(p_values, is_wrong=False)
+    return Search(p_values, bool(session.logits(found).argmax(axis=1) != label))
 
 
 def figures_of(
@@ -178,15 +181,15 @@ def figures_of(
 
 
 def _by_queries(searches: Sequence[Search], rate: float, setting: Setting) -> dict[str, object]:
-    noticed = np.array([search.p_value <= rate for search in searches])
-    queries = [search.queries for search in searches if search.p_value <= rate]
+    noticed = [search.noticed_at(rate) for search in searches]
+    queries = [number for number in noticed if number is not None]
     return {
         "attack": "square",
         "definition": definition_of("square", Budget(queries=setting.queries)),
-        "accepted_and_wrong": float(np.mean([search.is_wrong and search.p_value > rate for search in searches])),
+        "accepted_and_wrong": float(np.mean([search.is_wrong and not search.noticed_at(rate) for search in searches])),
         "attacked": len(searches),
         "queries": float(np.median(queries)) if queries else None,
-    } | _share(noticed)
+    } | _share(np.array([number is not None for number in noticed]))
 
 
 def _share(is_suspicious: np.ndarray) -> dict[str, object]:

@@ -5,11 +5,11 @@ Nothing here imports torch.
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import tyro
 
-from export.changing import being_changed, open_version
+from export.arguments import VersionArguments, check_at_least, check_epsilon
+from export.changing import being_changed, open_version, part_of, put_in_place, write_manifest
 from export.check_figures import Measured, Setting, attacked, figures_of, searched, signals_on
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
@@ -19,41 +19,29 @@ from fsr_serve.artifact import (
     CheckFigure,
     ModelVersion,
     file_sha256,
-    part_of,
-    put_in_place,
-    write_manifest,
 )
 from fsr_serve.checks.calibration import Calibration
 from fsr_serve.checks.history import QueryHistory, reach_of
 from fsr_serve.checks.signals import Observer, signals_of
 from fsr_serve.errors import StartupError
-from fsr_serve.session import Device
+from fsr_serve.files import sync
 from training.evaluation.protocol import EPSILON, GradientAttackName
 from training.source import DataError, spread
 
 LINKED = 0.01
 """Share of clean images that the history may take for a variant of another."""
 FEWEST = 200
-"""Images: half of them calibrate, which must be enough for a false alarm in a hundred."""
+"""Images: half of them calibrate, which must be enough for one check at 1 % false alarms (`Calibration.least_rate`)."""
 
 
 @dataclass(frozen=True)
-class Arguments:
+class Arguments(VersionArguments):
     """Calibrate the checks of a model version on clean images that it was not trained on, and measure what they find.
 
     Every other image calibrates. False alarms are counted on the others, and finds on some of these, attacked through
     the attack graph. What is written: checks.npz, and the figures in the manifest.
     """
 
-    version: tyro.conf.Positional[Path]
-    """MODELS/NAME/VERSION."""
-    data: str
-    """Hugging Face id or folder with the classes of the model."""
-    data_name: str | None = None
-    """Name of the data in the manifest; by default what --data says."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
     attacks: tuple[GradientAttackName, ...] = ("pgd20", "cw")
     """That make the images to be found. cw goes on after the answer is wrong, so it also hides from the confidence."""
     attacked: int = 500
@@ -66,9 +54,6 @@ class Arguments:
     """L-infinity bound, in [0, 1] pixels."""
     seed: int = 0
     """Of random starts and of Square's proposals."""
-    device: Device = "auto"
-    threads: int | None = None
-    """CPU threads; all cores by default."""
 
 
 def main() -> None:
@@ -80,6 +65,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("\nstopped; nothing was changed")
     print(*map(line, figures), sep="\n")
+    print(least_rates(Calibration.read(arguments.version / CHECKS_FILE)))
 
 
 def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
@@ -88,13 +74,9 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     Raises VerificationError for a signed version, arguments out of range, or attacks without an attack graph;
     ArtifactError and DeviceError for a version or device that cannot be used; DataError for the images.
     """
-    if not 0 < arguments.epsilon <= 1:
-        raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-    for name in ("attacked", "searched", "queries"):
-        if getattr(arguments, name) < 1:
-            raise VerificationError(f"{name} is {getattr(arguments, name)}; expected 1 or more")
-    if arguments.seed < 0:
-        raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
+    check_epsilon(arguments.epsilon)
+    check_at_least(1, attacked=arguments.attacked, searched=arguments.searched, queries=arguments.queries)
+    check_at_least(0, seed=arguments.seed)
     version = open_version(arguments.version)
     check_can_measure(version, arguments.attacks, "Choose --attacks with nothing after it")
     data = load_as_served(arguments.data, arguments.split, version.manifest, arguments.images)
@@ -116,9 +98,8 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
         [attacked(name, setting, observer, some) for name in dict.fromkeys(arguments.attacks)],
         searched(setting, calibration, others, min(arguments.searched, count)),
     )
-    data_name = f"{arguments.data_name or arguments.data}, split {arguments.split}"
-    figures = tuple(figures_of(calibration, measured, setting, data_name, data.sha256))
-    _write(version, calibration, figures)
+    figures = tuple(figures_of(calibration, measured, setting, arguments.measured_on, data.sha256))
+    write_checks(version, calibration, figures)
     return figures
 
 
@@ -135,12 +116,22 @@ def line(figure: CheckFigure) -> str:
     return text if figure.queries is None else f"{text}, after {figure.queries:g} queries (median)"
 
 
-def _write(version: ModelVersion, calibration: Calibration, figures: tuple[CheckFigure, ...]) -> None:
+def least_rates(calibration: Calibration) -> str:
+    """From which false-alarm rate on checks can find anything: below, no p-value is small enough."""
+    together, alone = (calibration.least_rate(count) for count in (len(calibration.checks), 1))
+    return (
+        f"calibrated on {calibration.n} images, which is enough for FSR_FALSE_ALARM_RATE={together:g} or more with all "
+        f"{len(calibration.checks)} checks, {alone:g} or more with one"
+    )
+
+
+def write_checks(version: ModelVersion, calibration: Calibration, figures: tuple[CheckFigure, ...]) -> None:
     """Put the calibration into the version. Raises VerificationError where it was signed since."""
     with being_changed(version.path) as present:  # others may have measured it meanwhile
         check_is_unsigned(version.path)
         part = part_of(version.path, CHECKS_FILE)
         calibration.write(part)
+        sync(part)
         files = dict(sorted({**present.manifest.files, CHECKS_FILE: file_sha256(part)}.items()))
         write_manifest(version.path, present.manifest.model_copy(update={"files": files, "checks": figures}))
         put_in_place(version.path, CHECKS_FILE)

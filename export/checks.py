@@ -1,10 +1,6 @@
 """python -m export.checks: teach a version's checks what clean images look like, and measure what they find."""
 
-import sys
+from export.launching import launch
 
 if __name__ == "__main__":
-    try:
-        from export.checking import main
-    except ModuleNotFoundError as missing:
-        sys.exit(f"python -m export.checks needs {missing.name}; install it with: pip install '.[export]'")
-    main()
+    launch("export.checks", "export.checking", extra="verify")

@@ -7,11 +7,12 @@ import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 import tyro
 from pydantic_core import to_jsonable_python
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from export.errors import ExportError
 from export.parity import Parity
@@ -20,7 +21,7 @@ from export.version import Source, make_version
 from fsr_serve.artifact import Accuracy, JpegScale, Precision
 from fsr_serve.errors import ArtifactError
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
-from training.data import hold_out, load_images
+from training.data import ImageData, hold_out, load_images, to_floats
 from training.evaluation.results import load_results, weights_sha256
 from training.objectives import OBJECTIVES
 from training.source import DataError
@@ -41,7 +42,8 @@ class Arguments:
     target: tyro.conf.Positional[Path]
     """Folder to make, MODELS/NAME/VERSION with a whole number as VERSION."""
     data: str | None = None
-    """Where the data it was trained on lies now; by default where it lay then."""
+    """Where the data it was trained on lies now; by default where it lay then. Where it is not at hand, other images of
+    the same classes: their split test is compared with torch, and int8 calibrates on their split train."""
     weights: Weights = "best"
     """best: highest PGD-10 accuracy on validation images. last: after the last epoch."""
     precision: Precision = "fp32"
@@ -130,13 +132,23 @@ def read_checkpoint(arguments: Arguments) -> Source:
             f"jpeg_scale is {jpeg_scale!r} but {arguments.checkpoint} was trained with {config.jpeg_scale!r}, which "
             f"makes other pixels of its images. Leave out --jpeg-scale, or train with --jpeg-scale {jpeg_scale}"
         )
-    config.check_data(images)
-    trained_on, held_out = hold_out(images, config.recipe.held_out, config.seed)
+    if arguments.data is None or images.sha256 == config.data_sha256:
+        config.check_data(images)
+        trained_on, held_out = hold_out(images, config.recipe.held_out, config.seed)
+        held_out_name = f"{config.data_name}, held out of training"
+    else:
+        trained_on, held_out = images, load_images(arguments.data, "test", config.image_shape, jpeg_scale)
+        held_out_name = f"{arguments.data}, split test"
+        if {trained_on.classes, held_out.classes} != {config.classes}:
+            raise DataError(
+                f"{arguments.data!r} is not the training data of {arguments.checkpoint}, and has not its classes, "
+                f"{', '.join(config.classes[:10])}. Say by --data where that lies, or images of the same classes"
+            )
     return Source(
         model=model,
         held_out=held_out,
         trained_on=trained_on,
-        data_name=config.data_name,
+        held_out_name=held_out_name,
         seed=config.seed,
         training=_training(config, arguments.weights, weights_sha256(arguments.checkpoint, arguments.weights)),
         accuracies=_measured(arguments.checkpoint, arguments.weights),
@@ -154,11 +166,13 @@ def read_module(arguments: ModuleArguments) -> Source:
     test, train = (load_images(arguments.data, split) for split in ("test", "train"))
     if test.classes != train.classes or test.shape != train.shape:
         raise DataError(f"the splits test and train of {arguments.data!r} differ in classes or image size")
+    model.eval()
+    _check_answers(model, arguments.module, test)
     return Source(
-        model=model.eval(),
+        model=model,
         held_out=test,
         trained_on=train,
-        data_name=arguments.data,
+        held_out_name=f"{arguments.data}, split test",
         seed=0,
         training={"method": "unknown: exported from a module", "module": arguments.module},
         accuracies=(),
@@ -177,6 +191,32 @@ def _build(module: str) -> nn.Module:
     if not isinstance(model, nn.Module):
         raise ExportError(f"{module} returns a {type(model).__name__}; expected a torch.nn.Module")
     return model
+
+
+def _check_answers(model: nn.Module, module: str, images: ImageData) -> None:
+    """Raise ExportError unless each of two images gets a logit per class, whatever the other image is."""
+    height, width = images.shape
+    two = to_floats(images.pixels[[0, -1]])
+    try:
+        with torch.no_grad():
+            answer, alone = model(two), model(two[:1])
+    except Exception as error:  # code of the user
+        raise ExportError(
+            f"{module} fails on images of {height}x{width} pixels: {type(error).__name__}: {error}. Expected a network "
+            f"for images (n, 3, {height}, {width}), as the data has them"
+        ) from error
+    found = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else f"a {type(answer).__name__}"
+    expected = (2, len(images.classes))
+    if not isinstance(answer, Tensor) or answer.shape != expected:
+        raise ExportError(
+            f"{module} answers two images with {found}; expected logits of shape {expected}, one for each of the "
+            f"{expected[1]} classes of the data"
+        )
+    if not torch.allclose(answer[:1], alone, rtol=1e-3, atol=1e-3, equal_nan=True):
+        raise ExportError(
+            f"{module} answers an image differently in a batch; expected independent images. A batch norm without "
+            "running statistics does that"
+        )
 
 
 def _training(config: RunConfig, weights: Weights, digest: str) -> dict:

@@ -26,7 +26,7 @@ def fold_batch_norm(model: nn.Module) -> nn.Module:
             continue
         convolution = modules[str(before.target)]
         is_alone = len(before.users) == 1 and targets.count(before.target) == targets.count(node.target) == 1
-        if isinstance(convolution, nn.Conv2d) and is_alone:
+        if isinstance(convolution, nn.Conv2d) and is_alone and norm.running_mean is not None:
             folded.set_submodule(str(before.target), fused(convolution, norm))
             folded.set_submodule(str(node.target), nn.Identity().eval())
     return folded

@@ -69,7 +69,9 @@ def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
     with (folder / WEIGHTS_FILE).open("wb") as weights:
         for graph in graphs.values():
             for tensor in graph.graph.initializer:
-                raw = tensor.raw_data or numpy_helper.to_array(tensor).tobytes()
+                if not tensor.raw_data:  # numbers in a field of their type are stored as bytes too
+                    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))
+                raw = tensor.raw_data
                 if len(raw) < INLINE_BYTES:
                     continue
                 key = hashlib.sha256(raw).hexdigest()
@@ -77,7 +79,6 @@ def write_graphs(graphs: Mapping[str, onnx.ModelProto], folder: Path) -> None:
                     weights.write(bytes(-weights.tell() % ALIGNMENT))
                     places[key] = weights.tell(), len(raw)
                     weights.write(raw)
-                tensor.raw_data = raw
                 external_data_helper.set_external_data(tensor, WEIGHTS_FILE, *places[key])
                 tensor.ClearField("raw_data")
     for name, graph in graphs.items():

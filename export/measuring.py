@@ -9,58 +9,23 @@ from datetime import date
 from pathlib import Path
 
 import onnxruntime
-import tyro
 from tqdm import tqdm
 
-from export.changing import being_changed
+from export.changing import being_changed, write_manifest
 from export.errors import VerificationError
 from fsr_serve.artifact import (
     ATTACK_FILE,
-    MODEL_FILE,
+    CHECKS_FILE,
     SIGNATURE_FILE,
     Accuracy,
     ModelVersion,
-    write_manifest,
 )
 from fsr_serve.checks.probe import Labels
-from fsr_serve.session import Device, Floats, Precision, Runtime, Session, open_session
+from fsr_serve.session import Floats, Session
 from training.evaluation.flags import FlagsFile
 from training.evaluation.statistics import wilson
 
 BATCH = 100
-
-
-@dataclass(frozen=True)
-class VersionArguments:
-    """Arguments of every command that measures a model version."""
-
-    version: tyro.conf.Positional[Path]
-    """MODELS/NAME/VERSION."""
-    data: str
-    """Hugging Face id or folder with the classes of the model."""
-    data_name: str | None = None
-    """Name of the data in the manifest; by default what --data says."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
-    runtime: Runtime = "onnxruntime"
-    precision: Precision = "f32"
-    """What the runtime multiplies in; bf16 needs openvino and a processor that has it."""
-    device: Device = "auto"
-    threads: int | None = None
-    """CPU threads; all cores by default."""
-    state: Path | None = None
-    """Folder for what is done so far; by default .verify beside the version."""
-
-    def open_session(self, version: ModelVersion) -> Session:
-        """What serves the version, as asked for. Raises ArtifactError and DeviceError."""
-        return open_session(
-            version.path / MODEL_FILE,
-            runtime=self.runtime,
-            device=self.device,
-            precision=self.precision,
-            threads=self.threads,
-        )
 
 
 @dataclass(frozen=True)
@@ -90,7 +55,8 @@ def measured(
     """
     engine = f"{session.runtime}-{session.device}-{session.precision}"
     seen = version.manifest.preprocessing.model_dump()
-    depends = json.dumps([asdict(asked), version.manifest.files, seen, engine], sort_keys=True)
+    graphs = {name: digest for name, digest in version.manifest.files.items() if name != CHECKS_FILE}
+    depends = json.dumps([asdict(asked), graphs, seen, engine], sort_keys=True)
     name = f"{asked.attack}-{hashlib.sha256(depends.encode()).hexdigest()[:12]}.npz"
     flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
     known = int(flags.is_known.sum())

@@ -1,12 +1,13 @@
 """The command python -m export.sign: sign a model version, so that servers that require it will load it."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
 
-from export.changing import open_version
+from export.changing import being_changed
 from fsr_serve.errors import StartupError
 from fsr_serve.signature import sign
 
@@ -25,11 +26,11 @@ class Arguments:
     """Private key, PEM without a password."""
 
 
-def main() -> None:
-    arguments = tyro.cli(Arguments, prog="python -m export.sign")
+def main(args: Sequence[str] | None = None) -> None:
+    arguments = tyro.cli(Arguments, prog="python -m export.sign", args=args)
     try:
-        open_version(arguments.version)
-        sign(arguments.version, arguments.key)
+        with being_changed(arguments.version) as version:
+            sign(version.path, arguments.key)
     except (StartupError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{arguments.version}: signed")

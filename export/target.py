@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import TargetError
+from fsr_serve.files import sync
 
 
 @contextlib.contextmanager
@@ -23,6 +24,8 @@ def new_version(target: Path) -> Iterator[Path]:
         part.chmod(0o755)  # temporary files are for their owner only; the server may be another user
         for file in part.iterdir():
             file.chmod(0o644)
+            sync(file)
+        sync(part)
         part.rename(target)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)

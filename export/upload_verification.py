@@ -11,10 +11,11 @@ from typing import NamedTuple, get_args
 
 import tyro
 
+from export.arguments import AccuracyArguments, check_at_least
 from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from export.measuring import Asked, VersionArguments, check_can_measure, measured, write_accuracies
+from export.measuring import Asked, check_can_measure, measured, write_accuracies
 from export.upload_attack import Format, Upload, UploadGraph
 from export.verification import by_gradient
 from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion, Preprocessing
@@ -37,7 +38,7 @@ LEAST_SIDE = 8
 
 
 @dataclass(frozen=True)
-class Arguments(VersionArguments):
+class Arguments(AccuracyArguments):
     """Measure a model version on uploads of another size than the network's, attacked in the pixels of the uploads.
 
     The images of the data, decoded to the size of the uploads, are the uploads. Each is perturbed by at most epsilon,
@@ -81,7 +82,7 @@ def verify(arguments: Arguments) -> list[Accuracy]:
     height, width = arguments.upload_shape
     as_uploaded = version.manifest.model_copy(update={"preprocessing": Preprocessing(height=height, width=width)})
     pictures = load_as_served(arguments.data, arguments.split, as_uploaded, arguments.images)
-    data_name = f"{arguments.data_name or arguments.data}, split {arguments.split}, uploads of {height}x{width} pixels"
+    data_name = f"{arguments.measured_on}, uploads of {height}x{width} pixels"
     accuracies = []
     for view in Views(arguments, version, pictures, epsilon):
         asked = Asked(view.name, view.definition, view.epsilon, data_name, pictures.sha256, arguments.seed)
@@ -165,6 +166,5 @@ def _checked(arguments: Arguments) -> float:
         )
     if not 1 <= arguments.quality <= 100:
         raise VerificationError(f"quality is {arguments.quality}; expected 1 to 100")
-    if arguments.seed < 0:
-        raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
+    check_at_least(0, seed=arguments.seed)
     return levels / 255

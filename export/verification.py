@@ -12,10 +12,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tyro
 
+from export.arguments import AccuracyArguments, check_at_least, check_epsilon
 from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from export.measuring import BATCH, Asked, VersionArguments, check_can_measure, measured, write_accuracies
+from export.measuring import BATCH, Asked, check_can_measure, measured, write_accuracies
 from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.checks.square import square
@@ -38,7 +39,7 @@ LOSS_WEIGHTS = {"cross_entropy": CROSS_ENTROPY, "margin": MARGIN}
 
 
 @dataclass(frozen=True)
-class Arguments(VersionArguments):
+class Arguments(AccuracyArguments):
     """Measure clean and robust accuracy of a model version as it will be served, and write it into its manifest.
 
     Gradients come from the version's attack graph, answers from model.onnx in the runtime asked for. Fails when an
@@ -87,12 +88,9 @@ def verify(arguments: Arguments) -> list[Verdict]:
     Raises VerificationError for a signed version, arguments out of range, or attacks that need the attack graph it
     has not; ArtifactError and DeviceError for a version or runtime that cannot be used; DataError for the images.
     """
-    if not 0 < arguments.epsilon <= 1:
-        raise VerificationError(f"epsilon is {arguments.epsilon}; expected above 0 and at most 1 ([0, 1] pixels)")
-    if arguments.queries < 1:
-        raise VerificationError(f"queries is {arguments.queries}; expected 1 or more")
-    if arguments.seed < 0:
-        raise VerificationError(f"seed is {arguments.seed}; expected 0 or more")
+    check_epsilon(arguments.epsilon)
+    check_at_least(1, queries=arguments.queries)
+    check_at_least(0, seed=arguments.seed)
     version = open_version(arguments.version)
     needs_gradients = [name for name in arguments.attacks if name != "square"]
     check_can_measure(version, needs_gradients, "Choose --attacks square")
@@ -127,7 +125,7 @@ def _measure(
         if attack == "clean"
         else definition_of(attack, Budget(queries=arguments.queries)),
         epsilon=0.0 if attack == "clean" else arguments.epsilon,
-        data=f"{arguments.data_name or arguments.data}, split {arguments.split}",
+        data=arguments.measured_on,
         data_sha256=data.sha256,
         seed=arguments.seed,
     )

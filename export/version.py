@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from export.attack_graph import attack_network, example_inputs
+from export.changing import write_manifest
 from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
 from export.graph import IR_VERSION, OPSET, PRODUCER, restricted, to_onnx, write_graphs
@@ -37,7 +38,6 @@ from fsr_serve.artifact import (
     Preprocessing,
     Tensors,
     file_sha256,
-    write_manifest,
 )
 from training.data import ImageData, to_floats
 from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, Budget
@@ -59,7 +59,8 @@ class Source:
     held_out: ImageData
     """Not trained on; its classes and image size are the network's."""
     trained_on: ImageData
-    data_name: str
+    held_out_name: str
+    """Of the held-out images, in the manifest."""
     seed: int
     training: Mapping[str, JsonValue]
     accuracies: tuple[Accuracy, ...]
@@ -187,7 +188,7 @@ def _accuracies(
             epsilon=0.0 if attack == "clean" else EPSILON,
             **wilson(int(correct[: len(images)].sum()), len(images))._asdict(),
             n=len(images),
-            data=f"{source.data_name}, held out of training",
+            data=source.held_out_name,
             data_sha256=images.sha256,
             seed=source.seed,
             runtime=runtime,

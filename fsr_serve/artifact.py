@@ -14,8 +14,9 @@ models/<name>/<version>/
 Only model.onnx, the manifest and its digest are always there; the manifest says what is missing and why.
 """
 
-import contextlib
 import hashlib
+import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -172,6 +173,13 @@ class ModelVersion:
     manifest: Manifest
     sha256: str
 
+    @property
+    def answers_sha256(self) -> str:
+        """Of all that its answers depend on: the graphs and how they are used, no figures and no calibration."""
+        parts = self.manifest.model_dump(mode="json", include={"classes", "preprocessing", "tensors", "files"})
+        parts["files"].pop(CHECKS_FILE, None)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
 
 def evidence_of(index: int) -> tuple[str, ...]:
     """Outputs of evidence.onnx for FSR module number `index`, counted from 0 in the order of the network.
@@ -210,9 +218,12 @@ def versions_of(model: Path) -> dict[int, Path]:
 
 def read_version(path: Path) -> ModelVersion:
     """Read and verify a model version. Raises ArtifactError naming the first file that is missing, extra or altered."""
+    model, number = os.path.split(os.path.abspath(path))  # of ".", too, and not where a link leads
+    if not number.isdecimal():
+        raise ArtifactError(f"{path} is named {number!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
     manifest_bytes = _read(path / MANIFEST_FILE)
     digest = hashlib.sha256(manifest_bytes).hexdigest()
-    if _read(path / DIGEST_FILE) != _digest_line(digest):
+    if _read(path / DIGEST_FILE) != digest_line(digest):
         raise ArtifactError(
             f"{path / MANIFEST_FILE} has SHA-256 {digest}, which {path / DIGEST_FILE} does not say; one of them "
             "was altered. Restore the version from where it came; where a command that changes it was interrupted, "
@@ -234,46 +245,7 @@ def read_version(path: Path) -> ModelVersion:
                 f"{path / name} has SHA-256 {found}; the manifest says {expected}: the file was altered. "
                 "Restore the version from where it came"
             )
-    return ModelVersion(path.absolute().parent.name, int(path.name), path, manifest, digest)
-
-
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest and its digest into the version's folder; its other files are there already.
-
-    Interrupted between the two, it leaves a version that is refused until `finish_change` has run.
-    """
-    manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
-    contents = {
-        MANIFEST_FILE: manifest_bytes,
-        DIGEST_FILE: _digest_line(hashlib.sha256(manifest_bytes).hexdigest()),
-    }
-    for name, content in contents.items():
-        part_of(path, name).write_bytes(content)
-    for name in contents:
-        put_in_place(path, name)
-
-
-def finish_change(path: Path) -> None:
-    """Put in place what an interrupted change left beside the version: the manifest's digest, and files that it lists.
-
-    No other may be writing.
-    """
-    part, manifest = part_of(path, DIGEST_FILE), path / MANIFEST_FILE
-    if part.exists() and manifest.exists() and part.read_bytes() == _digest_line(file_sha256(manifest)):
-        put_in_place(path, DIGEST_FILE)
-    with contextlib.suppress(OSError, ValidationError):  # reading the version says what is wrong
-        for name, expected in Manifest.model_validate_json(manifest.read_bytes()).files.items():
-            if part_of(path, name).exists() and file_sha256(part_of(path, name)) == expected:
-                put_in_place(path, name)
-
-
-def part_of(path: Path, name: str) -> Path:
-    """Where a file of the version is written before it is put in place."""
-    return path.parent / f".{path.name}.{name}"
-
-
-def put_in_place(path: Path, name: str) -> None:
-    part_of(path, name).replace(path / name)
+    return ModelVersion(Path(model).name, int(number), path, manifest, digest)
 
 
 def file_sha256(path: Path) -> str:
@@ -285,6 +257,11 @@ def file_sha256(path: Path) -> str:
         raise _unreadable(path, error) from error
 
 
+def digest_line(digest: str) -> bytes:
+    """The content of manifest.sha256 for a manifest with this digest."""
+    return f"{digest}  {MANIFEST_FILE}\n".encode()
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -294,7 +271,3 @@ def _read(path: Path) -> bytes:
 
 def _unreadable(path: Path, error: OSError) -> ArtifactError:
     return ArtifactError(f"{path} cannot be read ({error.strerror}); a model version is not whole without it")
-
-
-def _digest_line(digest: str) -> bytes:
-    return f"{digest}  {MANIFEST_FILE}\n".encode()

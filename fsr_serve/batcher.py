@@ -205,7 +205,6 @@ class Batcher:
                 continue
             part = _Part(job, job.taken, min(len(job.images), job.taken + room))
             count = part.stop - part.start
-            job.started_at = job.started_at or perf_counter()
             job.taken += count
             if not job.left:
                 del self._waiting[job]
@@ -232,6 +231,8 @@ class Batcher:
             assembling = loop.run_in_executor(self._threads, self._assemble, parts) if self._device.locked() else None
             async with self._device:
                 images = await assembling if assembling else None
+                for part in parts:
+                    part.job.started_at = part.job.started_at or perf_counter()
                 logits = await loop.run_in_executor(self._threads, self._compute, parts, images)
         except Exception as error:  # whatever a session raises is the answer of those it concerns
             if len(parts) > 1:
@@ -275,6 +276,7 @@ class Batcher:
         try:
             logits = self.session.logits(images)
         finally:
+            self.metrics.batch_duration.observe(self.running_seconds)
             self._busy_since = 0.0
         if not np.isfinite(logits).all():
             raise FloatingPointError("the session answered with logits that are not finite; expected numbers")

@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic, perf_counter
 from typing import TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
+from fsr_serve.checks.alarms import Requester
 from fsr_serve.checks.checker import Checker
 from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
@@ -140,6 +142,7 @@ class Classifier:
         top_k: int,
         stages: Stages,
         deadline: float,
+        requester: Requester,
         with_evidence: bool = False,
     ) -> list[Prediction | RequestError]:
         """One result per image, in order; an image that cannot be read becomes the error that says why.
@@ -147,10 +150,31 @@ class Classifier:
         `deadline` is a time of the running loop. Raises RequestError when the request as a whole is not admitted or
         not done in time, and for evidence without checks.
         """
-        if with_evidence and self._checker is None:
+        with self._room_for_evidence(len(encoded) if with_evidence else 0):
+            return await self._classify(encoded, top_k, stages, deadline, requester, with_evidence)
+
+    @contextmanager
+    def _room_for_evidence(self, count: int) -> Iterator[None]:
+        """Kept from the start, so that no work goes into images that the checks have no time for."""
+        if not count:
+            yield
+        elif self._checker is None:
             raise RequestError(
                 400, "no_checks", "evidence is true but this server runs no checks; FSR_CHECKS names them"
             )
+        else:
+            with self._checker.room(count):
+                yield
+
+    async def _classify(
+        self,
+        encoded: Sequence[bytes | RequestError],
+        top_k: int,
+        stages: Stages,
+        deadline: float,
+        requester: Requester,
+        with_evidence: bool,
+    ) -> list[Prediction | RequestError]:
         decoded = await self.decode(encoded, stages, deadline)
         pixels = [image for image in decoded if not isinstance(image, RequestError)]
         if not pixels:
@@ -159,14 +183,14 @@ class Classifier:
         logits = await self._logits(images, stages, deadline)
         found = self._predictions(logits, top_k)
         if self._checker is not None:
-            remembered = self._checker.remember(images)
+            remembered = await self._checker.remember(images, requester)
             if with_evidence:
                 with stages.time("checks"):
-                    evidence = await self._checker.check(images, remembered, deadline)
+                    evidence = await self._checker.check(images, remembered, deadline, requester)
                 for prediction, one in zip(found, evidence, strict=True):
                     prediction["evidence"] = one
             else:
-                self._checker.watch(images, deadline)
+                self._checker.watch(images, deadline, requester)
         predictions = iter(found)
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
@@ -187,12 +211,12 @@ class Classifier:
             async with self.batcher.arriving(count, deadline, self._decoders.predict(encoded)):
                 return await self._decoders.run(lambda image: self._decode(image, budget, decode), encoded)
 
-    async def logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
+    async def logits(self, images: Images, stages: Stages, deadline: float, requester: Requester) -> Floats:
         """Logits (n, classes) of images (n, 3, h, w) that were admitted, which the checks see without being asked."""
         logits = await self._logits(images, stages, deadline)
         if self._checker is not None:
-            self._checker.remember(images)
-            self._checker.watch(images, deadline)
+            await self._checker.remember(images, requester)
+            self._checker.watch(images, deadline, requester)
         return logits
 
     async def _logits(self, images: Images, stages: Stages, deadline: float) -> Floats:

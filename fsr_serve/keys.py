@@ -52,6 +52,15 @@ class _KeyFile(BaseModel):
 
     keys: dict[Annotated[str, Field(pattern=r"^[\w.-]+$")], Key]
 
+    @field_validator("keys")
+    @classmethod
+    def _has_each_key_once(cls, keys: dict[str, Key]) -> dict[str, Key]:
+        names: dict[str, str] = {}
+        for name, key in keys.items():
+            if (other := names.setdefault(key.sha256, name)) != name:
+                raise ValueError(f"{other} and {name} have the same sha256; expected one entry with the scopes of both")
+        return keys
+
 
 class _Allowance:
     """A bucket that holds a second's worth of requests, at least one."""
@@ -83,6 +92,7 @@ class Keys:
         self._keys: dict[str, Key] = {}
         self._allowances: dict[str, _Allowance] = {}
         self._stamp: tuple[int, int, int] | None = None
+        self._problem = ""
         if path is not None:
             self._stamp = _stamp(path)
             self._use(_read(path))
@@ -131,11 +141,14 @@ class Keys:
         stamp = _stamp(path)
         if stamp == self._stamp:
             return
-        self._stamp = stamp
         try:
             self._use(_read(path))
-        except SettingsError as error:
-            logger.error("the keys read before stay in force: %s", error)
+        except SettingsError as error:  # tried again each time: what is wrong need not be in the file
+            if str(error) != self._problem:
+                logger.error("the keys read before stay in force: %s", error)
+            self._problem = str(error)
+        else:
+            self._stamp, self._problem = stamp, ""
 
     def _use(self, keys: dict[str, Key]) -> None:
         self._allowances = {

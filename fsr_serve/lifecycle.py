@@ -1,9 +1,13 @@
 """The end of a worker: first readiness says so, then requests go on for a while, then the server stops."""
 
+import logging
 import signal
 import threading
+import time
 from dataclasses import dataclass
 from types import FrameType
+
+logger = logging.getLogger("fsr_serve")
 
 
 @dataclass
@@ -31,8 +35,12 @@ class Lifecycle:
                 end()
                 return
             self.is_draining = True
-            timer = threading.Timer(drain_seconds, end)
-            timer.daemon = True
-            timer.start()
+
+            def drain() -> None:
+                logger.info("draining for %g seconds, then no more requests are taken", drain_seconds)
+                time.sleep(drain_seconds)
+                end()
+
+            threading.Thread(target=drain, name="drain", daemon=True).start()
 
         signal.signal(signal.SIGTERM, handle)

@@ -45,6 +45,9 @@ class Metrics:
         self.batch_images = Histogram(
             "fsr_batch_images", "Images in a batch, without padding.", buckets=BATCH_BUCKETS, registry=registry
         )
+        self.batch_duration = Histogram(
+            "fsr_batch_duration_seconds", "Of the session, on one batch.", buckets=BUCKETS, registry=registry
+        )
         self.padding_images = Counter("fsr_batch_padding_images", "Empty images added to batches.", registry=registry)
         self.rejected = Counter(
             "fsr_rejected", "Requests not admitted or expired, by error code.", ["reason"], registry=registry

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import uuid4
 
+from fsr_serve.artifact import ModelVersion
 from fsr_serve.errors import RequestError, StartupError, StateError
 from fsr_serve.registry import Registry
 from fsr_serve.schemas import LoadedModel, ModelState, WorkerState
@@ -68,7 +69,7 @@ class ModelControl:
                 )
             held = self._registry.previous
             if held is not None and held.version.version == previous:
-                return self._ask(previous, held.version.sha256, now.version)
+                return self._ask(held.version, now.version)
             return self._load(previous)
 
     def _check_name(self, name: str) -> None:
@@ -120,22 +121,28 @@ class ModelControl:
             ) from error
         is_new = (found.version, found.sha256) != (now.version, now.sha256)
         try:
-            return self._ask(found.version, found.sha256, now.version if is_new else self._registry.previous_number)
+            return self._ask(found, now.version if is_new else self._registry.previous_number)
         finally:
             self._registry.forget_candidate()
 
-    def _ask(self, number: int, sha256: str, previous: int | None) -> LoadedModel:
+    def _ask(self, version: ModelVersion, previous: int | None) -> LoadedModel:
         name, file = self._registry.name, self._registry.file
         before = file.read()
-        wanted = Wanted(version=number, sha256=sha256, previous=previous, call=uuid4().hex)
+        wanted = Wanted.exactly(version, previous, call=uuid4().hex)
         file.write(wanted)
         try:
             workers = self._wait(wanted)
-        except RequestError:
+        except BaseException:
             file.write(before)
             self._registry.follow()
             raise
-        return {"name": name, "version": number, "sha256": sha256, "previous": previous, "workers": workers}
+        return {
+            "name": name,
+            "version": version.version,
+            "sha256": version.sha256,
+            "previous": previous,
+            "workers": workers,
+        }
 
     def _wait(self, wanted: Wanted) -> int:
         """The number of workers, when all of them serve what is wanted."""

@@ -1,6 +1,7 @@
 """The versions of one model that a worker holds, and how the one that serves changes while requests go on."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from fsr_serve.workers import Report, Worker
 logger = logging.getLogger("fsr_serve")
 
 WATCH_SECONDS = 0.1
+
+RETRY_SECONDS = 1.0
 
 
 def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classifier:
@@ -73,7 +76,7 @@ class Registry:
         self._candidate: Classifier | None = None
         self._replaced: _Replaced | None = None
         self._unreadable = ""
-        self._start = start or Wanted(version=self.current.version.version, sha256=self.current.version.sha256)
+        self._start = start or Wanted.exactly(self.current.version)
         self._followed = asked or self._start
         if start is None:
             start_file.write(self._start)
@@ -101,7 +104,7 @@ class Registry:
         """
         with self._lock:
             on_disk = read_version(self._path(number))
-            exact = Wanted(version=number, sha256=on_disk.sha256)
+            exact = Wanted.exactly(on_disk)
             self._candidate = self._find_held(exact) or self._load(exact)
             return self._candidate
 
@@ -135,15 +138,20 @@ class Registry:
             self._followed = wanted
             self._report(error_text)
 
-    def follow_always(self) -> None:
-        """In a thread of its own, until the process ends."""
+    def follow_always(self) -> threading.Event:
+        """In a thread of its own, until the process ends or the event that is returned is set."""
+        stop = threading.Event()
 
         def watch() -> None:
-            pause = threading.Event()
-            while not pause.wait(WATCH_SECONDS):
-                self.follow()
+            while not stop.wait(WATCH_SECONDS):
+                try:
+                    self.follow()
+                except Exception:  # such as no file descriptors being left
+                    logger.exception("what is wanted cannot be looked at; trying again")
+                    stop.wait(RETRY_SECONDS)
 
         threading.Thread(target=watch, name="follow", daemon=True).start()
+        return stop
 
     def _read(self) -> Wanted | None:
         """What is wanted now; None where the file cannot be read."""
@@ -170,10 +178,15 @@ class Registry:
 
     def _load(self, wanted: Wanted) -> Classifier:
         found = self._open(self._path(wanted.version))
-        if not wanted.is_met_by(found.version):
+        if not wanted.allows(found.version):
             raise ArtifactError(
                 f"{found.version.path} has a manifest of SHA-256 {found.version.sha256}; the version that is wanted "
-                f"has {wanted.sha256}: it was replaced. Restore it, or load another one"
+                f"has {wanted.sha256} and answers otherwise: it was replaced. Restore it, load another one, or remove "
+                f"{self.file.path}, if it is there, and start the server again"
+            )
+        if not wanted.is_met_by(found.version):
+            logger.warning(
+                "the manifest of %s was changed since the version was loaded; it answers alike", found.version.path
             )
         return found
 
@@ -201,6 +214,7 @@ class Registry:
     def _report(self, error: str | None = None) -> None:
         serving = self.current
         report = Report(
+            pid=os.getpid(),
             model=self.name,
             version=serving.version.version,
             sha256=serving.version.sha256,

@@ -17,7 +17,7 @@ from fsr_serve.metrics import Metrics
 from fsr_serve.model_control import ModelControl
 from fsr_serve.registry import Registry
 from fsr_serve.settings import Settings, load_settings
-from fsr_serve.shared_metrics import ModelInfo
+from fsr_serve.shared_metrics import ModelInfo, Processes
 from fsr_serve.workers import Worker
 
 STOPPING = "the server is stopping; ask another one"
@@ -45,6 +45,7 @@ class Server:
         own = CollectorRegistry()
         scraped = own if scraped is None else scraped
         scraped.register(ModelInfo(worker))
+        scraped.register(Processes(worker))
         metrics = Metrics(own)
         keys = Keys(settings.keys)
         registry = Registry(settings, metrics, worker)
@@ -55,6 +56,17 @@ class Server:
     def classifier(self) -> Classifier:
         """What serves now; another one after a change of the version, so ask once in a request."""
         return self.registry.current
+
+    @property
+    def summary(self) -> str:
+        """What serves and how, for the log."""
+        version, engine = self.classifier.version, self.classifier.engine
+        return (
+            f"version {version.version} of {version.name} (manifest {version.sha256[:12]}) serves by "
+            f"{engine['runtime']} on {engine['device']}, {engine['precision']}; "
+            f"checks: {', '.join(self.settings.checks) or 'none'}; "
+            f"keys: {'everybody may classify' if self.settings.keys is None else self.settings.keys}"
+        )
 
     async def check_ready(self) -> None:
         """Raises RequestError 503 when requests should go elsewhere."""

@@ -13,6 +13,7 @@ from typing import Any
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
+from fsr_serve.checks.alarms import Requester
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
@@ -23,8 +24,12 @@ from fsr_serve.settings import FILE_VARIABLE, load_settings
 from fsr_serve.shared_metrics import share_metrics
 from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
 
+logger = logging.getLogger("fsr_serve")
+
 FOLDER = os.getcwd()
 """Where the workers will run: BentoML is in a bento's `src` while it imports this file, and leaves it afterwards."""
+
+IN_PROCESS = Requester("of this process", None)
 
 
 def _workers() -> int:
@@ -84,6 +89,7 @@ class FsrServe:
     def begin(self) -> None:
         """In each worker, when the web server's own handler of SIGTERM is in place."""
         server = self.server
+        logger.info("%s", server.summary)
         server.lifecycle.drain_on_sigterm(server.settings.drain_seconds)
         server.registry.follow_always()
 
@@ -100,7 +106,7 @@ class FsrServe:
 
         async def answer() -> list[Prediction | RequestError]:
             deadline = asyncio.get_running_loop().time() + self.server.settings.request_timeout_ms / 1000
-            return await classifier.classify([image], top_k, stages, deadline)
+            return await classifier.classify([image], top_k, stages, deadline, IN_PROCESS)
 
         (result,) = asyncio.run(answer())
         if isinstance(result, RequestError):

@@ -18,6 +18,7 @@ from pydantic_settings import (
 )
 
 from fsr_serve.checks.calibration import CHECKS, CheckName
+from fsr_serve.cores import allowed_cores, usable_cores
 from fsr_serve.errors import SettingsError
 from fsr_serve.session import Device, Precision, Runtime
 
@@ -94,6 +95,8 @@ class Settings(BaseSettings):
     max_check_images: int = Field(default=64, ge=1)
     """Images that wait to be checked; at least one whole request."""
 
+    access_log: bool = False
+    """A line in the log for each answer but those of health and metrics."""
     drain_seconds: float = Field(default=5, ge=0, le=600)
     """From SIGTERM, when readiness turns false, to the end of accepting requests."""
 
@@ -103,15 +106,15 @@ class Settings(BaseSettings):
 
     @property
     def cores(self) -> int:
-        """Of one worker: those that the server may run on, shared among the workers; at least one."""
-        has_affinity = hasattr(os, "sched_getaffinity")  # not everywhere
-        usable = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-        return max(1, usable // self.workers)
+        """Of one worker: those that the server has time on, shared among the workers; at least one."""
+        return max(1, usable_cores() // self.workers)
 
     @property
     def session_threads(self) -> int | None:
         """Of one worker's session; None for all cores."""
-        return self.cores if self.threads is None and self.workers > 1 else self.threads
+        if self.threads is None and (self.workers > 1 or usable_cores() < allowed_cores()):
+            return self.cores
+        return self.threads
 
     @classmethod
     def settings_customise_sources(

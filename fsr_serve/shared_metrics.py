@@ -4,12 +4,13 @@ The files are named by a worker's place, so what a worker that died had counted 
 place, and there are never more files than there were workers at once.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Metric, values
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fsr_serve.errors import StartupError
@@ -20,6 +21,8 @@ FILE_BYTES = 1 << 18
 """Of each kind of metric; ours need a fifth of it."""
 
 LIVE_GAUGE = "gauge_livesum"
+
+PAGE_BYTES, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 def share_metrics(worker: Worker) -> CollectorRegistry:
@@ -67,6 +70,27 @@ class _Files:
     def _counts(self, file: Path) -> bool:
         kind, _, place = file.stem.rpartition("_")
         return kind != LIVE_GAUGE or self._worker.is_alive(int(place))
+
+
+class Processes:
+    """Memory, CPU time and open files of each living worker, which has none of its own series otherwise."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def collect(self) -> Iterable[Metric]:
+        memory = GaugeMetricFamily("fsr_process_resident_memory_bytes", "Of a worker.", labels=["worker"])
+        seconds = CounterMetricFamily("fsr_process_cpu_seconds", "Of a worker since its start.", labels=["worker"])
+        files = GaugeMetricFamily("fsr_process_open_fds", "Of a worker.", labels=["worker"])
+        for number, report in self._worker.reports().items():
+            with contextlib.suppress(OSError):  # it ended meanwhile, or there is no /proc
+                process = Path("/proc", str(report.pid if report else None))
+                # the name in brackets may hold anything; user and system time are fields 14 and 15
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                memory.add_metric([str(number)], int(fields[21]) * PAGE_BYTES)
+                seconds.add_metric([str(number)], (int(fields[11]) + int(fields[12])) / TICKS)
+                files.add_metric([str(number)], len(os.listdir(process / "fd")))
+        return [memory, seconds, files]
 
 
 class ModelInfo:

@@ -4,6 +4,7 @@ Nothing but a call of the admin API writes it; it may also be written by hand, {
 """
 
 from pathlib import Path
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -11,22 +12,43 @@ from fsr_serve.artifact import ModelVersion
 from fsr_serve.errors import StateError
 from fsr_serve.files import write_atomically
 
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
 
 class Wanted(BaseModel):
-    """`sha256`, where given, is of the manifest that the version must have; `previous` is what a rollback goes to.
+    """`sha256`, where given, is of the manifest; `previous` is what a rollback goes to.
 
+    `answers_sha256` allows a version whose manifest was changed since, by a command that measures or calibrates.
     `call` tells one call of the admin API from another that asks for the same.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = Field(ge=0)
-    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    sha256: Sha256 | None = None
+    answers_sha256: Sha256 | None = None
     previous: int | None = Field(default=None, ge=0)
     call: str | None = None
 
+    @classmethod
+    def exactly(cls, version: ModelVersion, previous: int | None = None, call: str | None = None) -> Self:
+        return cls(
+            version=version.version,
+            sha256=version.sha256,
+            answers_sha256=version.answers_sha256,
+            previous=previous,
+            call=call,
+        )
+
     def is_met_by(self, version: ModelVersion) -> bool:
         return self.version == version.version and self.sha256 in (None, version.sha256)
+
+    def allows(self, version: ModelVersion) -> bool:
+        """Whether it is met, or by what gives the same answers."""
+        return self.is_met_by(version) or (self.version, self.answers_sha256) == (
+            version.version,
+            version.answers_sha256,
+        )
 
 
 class WantedFile:

@@ -33,6 +33,7 @@ class Report(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    pid: int
     model: str
     version: int
     sha256: str

@@ -36,7 +36,8 @@ class Paced:
         return np.stack([values, -values], axis=1).astype(np.float32)
 
     async def has_started(self):
-        await asyncio.to_thread(self.started.acquire)
+        # bounded, because the end of a loop waits for its threads
+        assert await asyncio.to_thread(self.started.acquire, timeout=20), "no batch has started"
 
     def let_go(self, batches=100):
         self.permits.release(batches)

@@ -39,6 +39,12 @@ def deflated_zeros():
     return b"".join(deflate.compress(bytes(MEGABYTE)) for _ in range(300)) + deflate.flush()
 
 
+def overlapping_tags(count):
+    """A megabyte of EXIF, of which each tag claims nearly all."""
+    entries = (struct.pack("<HHLL", 40_000 + number, 7, MEGABYTE - 100, 8) for number in range(count))
+    return (b"II*\0" + struct.pack("<LH", 8, count) + b"".join(entries)).ljust(MEGABYTE, b"\0")
+
+
 def tensor(datatype, shape, **others):
     return json.dumps({"inputs": [{"name": "images", "datatype": datatype, "shape": shape, **others}]}).encode()
 
@@ -67,6 +73,13 @@ REFUSED = {
         lambda: png(16, 16, png_chunk(b"iCCP", b"a\0\0" + deflated_zeros())),
         400,
         "unreadable_image",
+    ),
+    "EXIF whose 600 tags each claim the same megabyte": (
+        "/classify",
+        PNG,
+        lambda: png(16, 16, png_chunk(b"eXIf", overlapping_tags(600)), png_chunk(b"IDAT", zlib.compress(bytes(784)))),
+        200,
+        None,
     ),
     "a small PNG with the pixels of a huge one": (
         "/classify",

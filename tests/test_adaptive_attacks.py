@@ -214,6 +214,22 @@ def test_all_heads_takes_the_mean_over_logits_and_the_robust_and_recalibrated_on
     assert torch.equal(step.sign()[clear], gradient.sign()[clear])
 
 
+@pytest.mark.parametrize("rival", ["cas", "cifs"])
+def test_all_heads_attacks_the_probes_of_rivals_with_the_logits(rival, batch):
+    model = create_model("resnet18", width=4, fsr=False, rival=rival).eval()
+    images, labels = batch[0].clone().requires_grad_(), model(batch[0]).argmax(dim=1)
+    heads = model.heads(images)
+    assert len(heads.probes) == 2
+    losses = [F.cross_entropy(logits, labels) for logits in (heads.logits, *heads.probes)]
+    (gradient,) = torch.autograd.grad(sum(losses), images)
+    step = all_heads(model, batch[0], labels, epsilon=0.06, step_size=1e-3, steps=1) - batch[0]
+    clear = (gradient.abs() > 1e-7) & (batch[0] > 0.01) & (batch[0] < 0.99)
+    assert clear.float().mean() > 0.9
+    assert torch.equal(step.sign()[clear], gradient.sign()[clear])
+    with pytest.raises(ValueError, match="without FSR; expected an FSRNet with FSR"):
+        all_heads(create_model("resnet18", width=4, fsr=False, rival="fd"), *batch, epsilon=0.06, **OPTIONS)
+
+
 def test_feature_matching_moves_towards_the_nearest_guide_of_another_class(model, batch):
     guides, images = coloured(20), coloured(6, seed=6)
     predicted = model(guides).argmax(dim=1)

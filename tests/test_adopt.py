@@ -24,22 +24,33 @@ CLASSES = ("blue", "green", "red")
 SIDE = 16
 
 
-def classifier(path, *, batch="batch", softmax=False, names=("pixels", "scores"), side=SIDE):
-    """An ONNX file: one linear layer on normalised pixels, as another project might leave it."""
+def classifier(
+    path,
+    *,
+    batch="batch",
+    last=None,
+    names=("pixels", "scores"),
+    side=SIDE,
+    pixels=TensorProto.FLOAT,
+    scores=TensorProto.FLOAT,
+    stored=numpy_helper.from_array,
+):
+    """An ONNX file: one linear layer on normalised pixels, as another project might leave it. `last` ends it."""
     given, answer = names
     weight = np.random.default_rng(0).standard_normal((3 * SIDE * SIDE, 3)).astype(np.float32)
     nodes = [
-        helper.make_node("Reshape", [given, "flat"], ["logits"]),  # a name of ours, inside
+        helper.make_node("Cast", [given], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "flat"], ["logits"]),  # a name of ours, inside
         helper.make_node("MatMul", ["logits", "weight"], ["product"]),
-        helper.make_node("Softmax" if softmax else "Identity", ["product"], [answer]),
+        *(last or [helper.make_node("Cast", ["product"], [answer], to=scores)]),
     ]
     graph = helper.make_graph(
         nodes,
         "linear",
-        [helper.make_tensor_value_info(given, TensorProto.FLOAT, [batch, 3, side, side])],
-        [helper.make_tensor_value_info(answer, TensorProto.FLOAT, [batch, 3])],
+        [helper.make_tensor_value_info(given, pixels, [batch, 3, side, side])],
+        [helper.make_tensor_value_info(answer, scores, [batch, 3])],
         [
-            numpy_helper.from_array(weight, "weight"),
+            stored(weight, "weight"),
             numpy_helper.from_array(np.array([-1 if batch == "batch" else batch, 3 * SIDE * SIDE]), "flat"),
         ],
     )
@@ -60,6 +71,43 @@ def test_it_answers_as_the_file_does_on_normalised_pixels(tmp_path, images):
     normalised = (images - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
     found = OnnxModel(target / "model.onnx", device="cpu", threads=1).logits(images)
     np.testing.assert_allclose(found, normalised.reshape(4, -1) @ weight, atol=1e-3)
+
+
+def test_weights_are_stored_once_however_the_file_holds_them(tmp_path, images):
+    def as_numbers(array, name):
+        return helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel())
+
+    weight = classifier(tmp_path / "linear.onnx", stored=as_numbers)
+    target = tmp_path / "models" / "linear" / "1"
+    adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
+    assert (target / "weights.data").stat().st_size == weight.nbytes
+    assert (target / "model.onnx").stat().st_size < weight.nbytes
+    found = OnnxModel(target / "model.onnx", device="cpu", threads=1).logits(images)
+    np.testing.assert_allclose(found, images.reshape(4, -1) @ weight, atol=1e-3)
+
+
+def test_branches_may_use_the_names_of_the_contract(tmp_path, images):
+    branches = {
+        f"{kind}_branch": helper.make_graph(
+            [helper.make_node("Mul", ["product", f"{kind}_factor"], [name])],
+            kind,
+            [],
+            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 3])],
+            [numpy_helper.from_array(np.float32(factor), f"{kind}_factor")],
+        )
+        for kind, name, factor in (("then", "images", 2), ("else", "logits_of_else", 3))
+    }
+    positive = [
+        helper.make_node("ReduceMax", ["product"], ["greatest"], keepdims=0),
+        helper.make_node("Less", ["greatest", "greatest"], ["never"]),
+        helper.make_node("Not", ["never"], ["always"]),
+        helper.make_node("If", ["always"], ["scores"], **branches),
+    ]
+    weight = classifier(tmp_path / "linear.onnx", last=positive)
+    target = tmp_path / "models" / "linear" / "1"
+    adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
+    found = OnnxModel(target / "model.onnx", device="cpu", threads=1).logits(images)
+    np.testing.assert_allclose(found, 2 * images.reshape(4, -1) @ weight, atol=1e-3)
 
 
 def test_a_version_that_reduces_jpegs_says_so_and_decodes_them_so_for_attacks_too(tmp_path):
@@ -83,7 +131,7 @@ def test_a_version_that_reduces_jpegs_says_so_and_decodes_them_so_for_attacks_to
 
 
 def test_probabilities_become_logits_with_the_same_softmax(tmp_path, images):
-    classifier(tmp_path / "linear.onnx", softmax=True)
+    classifier(tmp_path / "linear.onnx", last=[helper.make_node("Softmax", ["product"], ["scores"])])
     target = tmp_path / "models" / "linear" / "1"
     with pytest.raises(ExportError, match="seems to answer with probabilities; say so by --probabilities"):
         adopt(Arguments(tmp_path / "linear.onnx", target, CLASSES))
@@ -117,6 +165,14 @@ def test_it_is_served_attacked_and_says_what_it_lacks(tmp_path, tiny_data):
         ({"side": "any"}, {}, "takes images of any size, .* say by --image-shape"),
         ({}, {"output": "boxes"}, "output is 'boxes'; .* has scores"),
         ({}, {"std": (0.0, 1.0, 1.0)}, "std is .* expected positive numbers"),
+        ({}, {"std": (1.0, float("nan"), 1.0)}, "std is .* expected positive numbers"),
+        ({}, {"mean": (0.0, float("inf"), 0.0)}, "mean is .* expected finite numbers"),
+        ({}, {"classes": ("cat",)}, "classes are cat; expected two or more different names"),
+        ({}, {"classes": ("cat", "dog", "cat")}, "classes are cat, dog, cat; expected two or more different names"),
+        ({}, {"image_shape": (-8, 8)}, r"image_shape is \(-8, 8\); expected a height and a width of 1 pixel or more"),
+        ({}, {"image_shape": (0, 0)}, r"image_shape is \(0, 0\); expected a height and a width of 1 pixel or more"),
+        ({"pixels": TensorProto.UINT8}, {}, "pixels is uint8; expected float32 .* pixels of 0 to 255, say --std"),
+        ({"scores": TensorProto.DOUBLE}, {}, "scores is double; expected float32"),
     ],
 )
 def test_what_cannot_be_served_is_refused_and_leaves_nothing(tmp_path, options, changes, message):

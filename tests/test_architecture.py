@@ -47,15 +47,52 @@ def test_importing_every_module_prints_nothing_and_touches_no_model(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+WITHOUT = """
+import runpy, sys
+from importlib.machinery import PathFinder
+
+class Without(PathFinder):
+    @classmethod
+    def find_spec(cls, name, *where):
+        return None if name in {packages} else super().find_spec(name, *where)
+
+sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
+sys.argv = ["x", "--help"]
+runpy.run_module({module!r}, run_name="__main__")
+"""
+
+
+def run_without(module, packages):
+    """python -m `module` --help where these packages are not installed."""
+    code = WITHOUT.format(module=module, packages=sorted(packages))
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+MEASURING = ("export.verify", "export.uploads", "export.checks", "export.sign")
+
+
 @pytest.mark.parametrize(
-    ("module", "extra"), [("training", "train"), ("training.evaluation", "train"), ("export", "export")]
+    ("module", "package", "extra"),
+    [
+        ("training", "torch", "train"),
+        ("training.evaluation", "torch", "train"),
+        ("export", "torch", "export"),
+        ("export.adopt", "onnx", "export"),
+        *((module, "tyro", "verify") for module in MEASURING),
+    ],
 )
-def test_a_missing_extra_is_named(module, extra):
-    hide_torch = "import sys; sys.modules['torch'] = None; sys.argv = ['x']; import runpy; "
-    code = f"{hide_torch} runpy.run_module({module!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+def test_a_missing_extra_is_named(module, package, extra):
+    done = run_without(module, [package])
     assert done.returncode == 1
-    assert done.stderr == f"python -m {module} needs torch; install it with: pip install '.[{extra}]'\n"
+    assert done.stderr == f"python -m {module} needs {package}; install it with: pip install '.[{extra}]'\n"
+
+
+@pytest.mark.parametrize("module", MEASURING)
+def test_the_extra_for_measuring_is_enough_to_measure(module):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    packages = {re.match(r"[\w-]+", name)[0] for name in [*extras["train"], *extras["export"]]}
+    done = run_without(module, packages - {"fsr-serve", "pillow"})  # the server needs Pillow too
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,17 @@
 
 import dataclasses
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 
 import pytest
 from conftest import training_arguments
 
+from training import command
 from training.arguments import parse
+from training.checkpoint import CheckpointError, RunFolder
 from training.command import ArgumentError, run
 from training.data_sets import DATA_SETS
 from training.recipes import RECIPES, Recipe
@@ -68,6 +72,7 @@ def test_a_recipe_is_preset_for_the_data_set_and_can_be_changed_from_there():
         (["--drops", "0.5", "1"], "drops is (0.5, 1.0); expected rising shares of the epochs"),
         (["--learning-rate", "nan"], "learning_rate is nan; expected above 0"),
         (["--seed", "-1"], "seed is -1; expected 0 or more"),
+        (["--seed", f"{2**64}"], f"seed is {2**64}; expected 0 or more and at most {2**64 - 1}"),
         (["--epohcs", "3"], "Unrecognized options: --epohcs"),
         (["--recipe", "slow"], "invalid choice 'slow' for argument '--recipe'"),
         (["--epochs", "None"], "--epochs"),
@@ -119,4 +124,53 @@ def test_the_command_refuses_bad_input_without_a_trace_or_a_folder(tiny_data, tm
 def test_choices_that_do_not_go_together_are_refused(tiny_data, tmp_path, given, message):
     with pytest.raises(ArgumentError, match=message):
         run(training_arguments(tiny_data, tmp_path / "run", **given))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_gone_on_with_as_it_was_begun(checkpoint, tiny_data):
+    given = ["--data", str(tiny_data), "--out", str(checkpoint), "--resume"]
+    bare = parse(given)
+    assert (bare.recipe, bare.width, bare.image_shape) == (RunFolder(checkpoint).config().recipe, 4, (16, 16))
+    same = ["--recipe", "fast", "--epochs", "6", "--held-out", "32", "--width", "4", "--image-shape", "16", "16"]
+    assert parse([*given, *same]) == bare
+    assert parse([*given, "--compile", "--deterministic"]).compile
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--epochs", "9", "--learning-rate", "0.01"], "epochs 6, not 9; learning_rate 0.2, not 0.01. A run goes on"),
+        (["--recipe", "paper"], "recipe fast, not paper"),
+        (["--width", "8"], "width 4, not 8"),
+        (["--no-fsr"], "fsr True, not False"),
+        (["--seed", "1"], "seed 0, not 1"),
+        (["--start", "runs/x"], "start None, not runs/x"),
+    ],
+)
+def test_options_that_a_run_was_not_begun_with_are_refused(checkpoint, given, message):
+    with pytest.raises(ArgumentError, match=f"was begun with .*{message}.* another one, with --start {checkpoint}"):
+        parse(["--data", "x", "--out", str(checkpoint), "--resume", *given])
+
+
+def test_an_interrupted_command_says_how_to_go_on(checkpoint, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    given = ["--data", "my photos", "--out", str(checkpoint), "--extra", "more.npz", "--compile", "--deterministic"]
+    monkeypatch.setattr(command, "run", interrupted)
+    monkeypatch.setattr(sys, "argv", ["training", *given])
+    for _ in range(2):
+        with pytest.raises(SystemExit) as stopped:
+            command.main()
+        program, _, options = str(stopped.value.code).partition(" -m training ")
+        assert program == "\nstopped; go on with: python"
+        assert shlex.split(options) == [*given, "--resume"]
+        monkeypatch.setattr(sys, "argv", ["training", *shlex.split(options)])
+
+
+def test_a_start_without_weights_is_refused_before_anything_is_written(checkpoint, tiny_data, tmp_path):
+    (tmp_path / "start").mkdir()
+    shutil.copy(checkpoint / "config.json", tmp_path / "start")
+    with pytest.raises(CheckpointError, match=r"best.safetensors does not hold the weights of this run"):
+        run(training_arguments(tiny_data, tmp_path / "run", start=tmp_path / "start"))
     assert not (tmp_path / "run").exists()

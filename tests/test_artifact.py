@@ -2,14 +2,18 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from export.changing import open_version
-from fsr_serve.artifact import find_model, read_version, versions_of, write_manifest
+from export.changing import open_version, write_manifest
+from export.checking import write_checks
+from fsr_serve.artifact import find_model, read_version, versions_of
+from fsr_serve.checks.calibration import Calibration
 from fsr_serve.errors import ArtifactError
 
 FILES = ("attack.onnx", "evidence.onnx", "manifest.json", "manifest.sha256", "model.onnx", "weights.data")
@@ -93,6 +97,47 @@ def test_a_manifest_altered_after_an_interrupted_write_is_still_refused(interrup
     manifest.write_bytes(manifest.read_bytes().replace(b"new", b"old"))
     with pytest.raises(ArtifactError, match="one of them was altered"):
         open_version(interrupted)
+
+
+def test_a_version_can_be_named_by_where_one_stands(version, monkeypatch):
+    monkeypatch.chdir(version)
+    for path in (Path("."), Path("../1"), Path("../../colours/1/.")):
+        found = read_version(path)
+        assert (found.name, found.version) == ("colours", 1)
+        assert open_version(path).path == version
+    changed = open_version(Path("."))
+    write_manifest(changed.path, changed.manifest)
+    assert sorted(path.name for path in version.iterdir()) == sorted(FILES)
+
+
+@pytest.mark.parametrize("name", ["1-copy", "latest", "-1"])
+def test_a_folder_that_is_not_named_by_a_number_is_no_version(version, name):
+    copy = shutil.copytree(version, version.parent / name)
+    for read in (read_version, open_version):
+        with pytest.raises(ArtifactError, match=f"is named '{name}'; expected MODELS/NAME/VERSION with a whole number"):
+            read(copy)
+
+
+@pytest.mark.parametrize("has_checks", [False, True])
+def test_nothing_is_put_in_place_before_it_is_on_the_disk(version, monkeypatch, has_checks):
+    synced, replace, replaced = set(), Path.replace, []
+
+    def fsync(descriptor):
+        synced.add(os.fstat(descriptor).st_ino)
+
+    def after_sync(part, target):
+        assert {part.stat().st_ino, part.parent.stat().st_ino} <= synced, f"{part} and its folder"
+        replaced.append(target.name)
+        return replace(part, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", after_sync)
+    opened = open_version(version)
+    if has_checks:
+        write_checks(opened, Calibration({"similar": np.zeros(9, np.float32)}, 0.1), ())
+    else:
+        write_manifest(version, opened.manifest)
+    assert replaced == ["manifest.json", "manifest.sha256", *(["checks.npz"] if has_checks else [])]
 
 
 def test_versions_are_folders_named_by_numbers_in_numeric_order(tmp_path):

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 import uvloop
@@ -37,6 +38,22 @@ def test_inference_takes_no_less_time_than_the_session(batcher, session, monkeyp
     monkeypatch.setattr(session, "logits", timed)
     for answer, seconds in zip(uvloop.run(answers()), spent, strict=True):
         assert answer.inference_seconds >= seconds
+
+
+@in_a_loop
+async def test_the_time_until_the_session_is_free_is_the_queues(batcher, session, registry, monkeypatch):
+    clock = SimpleNamespace(now=1.0)
+    monkeypatch.setattr("fsr_serve.batcher.perf_counter", lambda: clock.now)
+    # the second is full, so it is put together while the first runs
+    requests = ask(batcher, 1), ask(batcher, 2, 3, 4, 5)
+    answers = []
+    for request, now in zip(requests, (3.0, 8.0), strict=True):
+        await session.has_started()
+        clock.now = now
+        session.let_go(1)
+        answers.append(await request)
+    assert [(answer.queue_seconds, answer.inference_seconds) for answer in answers] == [(0, 2), (2, 5)]
+    assert registry.get_sample_value("fsr_batch_duration_seconds_sum") == 7
 
 
 @in_a_loop

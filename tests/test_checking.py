@@ -5,8 +5,9 @@ import shutil
 import numpy as np
 import pytest
 
-from export import checking
-from export.checking import Arguments, calibrate, line
+from export import checking, measuring
+from export.check_figures import Measured, Search, Setting, figures_of
+from export.checking import FEWEST, Arguments, calibrate, least_rates, line
 from export.errors import VerificationError
 from export.verification import Arguments as Verify
 from export.verification import verify
@@ -97,6 +98,61 @@ def test_interrupted_it_is_finished_by_the_next_command(version, tiny_data, monk
     verify(Verify(version, str(tiny_data), attacks=()))
     assert Calibration.read(version / CHECKS_FILE).n == 150
     assert {figure.calibrated_on for figure in read_version(version).manifest.checks} == {150}
+
+
+def test_accuracies_known_before_are_not_measured_again(version, tiny_data, monkeypatch):
+    asked = Verify(version, str(tiny_data), attacks=("fgsm",), threads=1)
+    before = verify(asked)
+    run(version, tiny_data, attacks=())
+    monkeypatch.setattr(measuring.FlagsFile, "write", None)
+    assert verify(asked) == before
+
+
+def test_a_search_is_noticed_at_each_rate_by_its_first_query_at_or_under_it():
+    signals = {"similar": np.arange(199, dtype=np.float32)}
+    searches = [
+        Search([0.9, 0.05, 0.5, 0.02, 0.01], is_wrong=False),
+        Search([0.9, 0.4, 0.3, 0.05], is_wrong=True),
+        Search([0.2, 0.9], is_wrong=True),
+    ]
+    setting = Setting(None, 8 / 255, queries=5, seed=0, device="cpu", threads=1)
+    figures = figures_of(Calibration(signals, 0.1), Measured(signals, [], searches), setting, "data", "0" * 64)
+    at = {figure.false_alarm_rate: figure for figure in figures if figure.attack == "square"}
+    assert (at[0.01].suspicious, at[0.01].queries, at[0.01].accepted_and_wrong) == (1 / 3, 5, 2 / 3)
+    assert (at[0.05].suspicious, at[0.05].queries, at[0.05].accepted_and_wrong) == (2 / 3, 3, 1 / 3)
+
+
+def calibration_of(images):
+    needed = {signal for signals in CHECKS.values() for signal in signals}
+    return Calibration({signal: np.zeros(images, np.float32) for signal in needed}, 0.1)
+
+
+@pytest.mark.parametrize("checks", [1, 4])
+@pytest.mark.parametrize("images", [99, 100, 120, 2500])
+def test_the_least_rate_is_that_at_which_the_least_p_value_is_an_alarm(images, checks):
+    calibration = calibration_of(images)
+    rate = calibration.least_rate(checks)
+    assert calibration.least_p_value <= rate / checks
+    assert calibration.least_p_value > (rate - 0.0001) / checks
+
+
+def test_the_fewest_images_allow_one_check_at_one_percent():
+    assert calibration_of(FEWEST // 2).least_rate(1) <= 0.01
+
+
+def test_the_command_says_what_the_images_allow(version, tiny_data, monkeypatch, capsys):
+    command = ["export.checks", str(version), "--data", str(tiny_data), "--split", "train", "--images", "240"]
+    monkeypatch.setattr("sys.argv", [*command, "--searched", "1", "--queries", "2", "--threads", "1", "--attacks"])
+    checking.main()
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert (
+        last
+        == least_rates(Calibration.read(version / CHECKS_FILE))
+        == (
+            "calibrated on 120 images, which is enough for FSR_FALSE_ALARM_RATE=0.0331 or more with all 4 checks, "
+            "0.0083 or more with one"
+        )
+    )
 
 
 @pytest.mark.parametrize(

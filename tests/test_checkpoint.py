@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from conftest import training_arguments
 
 from training.checkpoint import CheckpointError, RunFolder
@@ -40,3 +41,24 @@ def test_damaged_weights_are_named(checkpoint, tmp_path, damage):
     (tmp_path / "best.safetensors").write_bytes(damage(weights))
     with pytest.raises(CheckpointError, match=r"best.safetensors does not hold the weights of this run"):
         RunFolder(tmp_path).load_model("best")
+
+
+def test_weights_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "last.part").mkdir()
+    with pytest.raises(CheckpointError, match=r"last.safetensors cannot be written: .* and go on by --resume"):
+        RunFolder(tmp_path).save_weights("last", {"weight": torch.zeros(3)})
+
+
+def test_what_each_part_of_a_run_trained_on_stays_noted(tmp_path):
+    folder, noted = RunFolder(tmp_path), tmp_path / "environment.json"
+    noted.write_text('{"gpu": "A100"}')  # as it was written before parts were told apart
+    folder.save_environment({"gpu": "H100"}, epoch=3)
+    folder.save_environment({"gpu": None}, epoch=4)
+    folder.save_environment({"gpu": "H200"}, epoch=4)
+    later = [{"from_epoch": 3, "gpu": "H100"}, {"from_epoch": 4, "gpu": "H200"}]
+    assert json.loads(noted.read_text()) == {"gpu": "A100", "later": later}
+    folder.save_environment({"gpu": "H200"}, epoch=1)
+    assert json.loads(noted.read_text()) == {"from_epoch": 1, "gpu": "H200", "later": []}
+    noted.write_text("[]")
+    with pytest.raises(CheckpointError, match=r"environment.json is damaged: .* Delete it"):
+        folder.save_environment({"gpu": None}, epoch=2)

@@ -121,6 +121,26 @@ def test_the_command_exits_with_one_line_for_what_it_refuses(runs, tmp_path, cap
     assert "| pgd20 | 4 |" in capsys.readouterr().out
 
 
+def test_the_report_says_what_its_intervals_and_p_are_over(runs):
+    for run in runs:
+        keep(run, "1100")
+    assert "they say that two networks differ, not that two methods do" in list(report(compared(runs)))[1]
+
+
+def test_from_three_pairs_on_the_mean_difference_has_an_interval_over_pairs(tmp_path):
+    pairs = []
+    for seed, (plain, fsr) in enumerate((("1100000000", "1110000000"), ("1100000000", "1111000000"), ("10" * 5,) * 2)):
+        paths = [made_up(tmp_path / f"{name}-{seed}", seed=seed) for name in ("plain", "fsr")]
+        for path, text in zip(paths, (plain, fsr), strict=True):
+            keep(path, text)
+        pairs.append(load_pair(*paths))
+    assert not [line for line in report(pairs[:2]) if "over pairs" in line]
+    lines = list(report(pairs))
+    assert lines[-3] == "| best weights, over pairs | n | pairs | mean of second - first, 95 % (t) | sd |"
+    # differences of 10, 20 and 0 points: mean 10, deviation 10, t(2) = 4.303
+    assert lines[-1] == "| pgd20 | 10 | 3 | +10.00 (-14.8 to +34.8) | 10.00 |"
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_runs_that_are_no_pairs_are_refused(runs, count):
     with pytest.raises(SystemExit) as stopped:

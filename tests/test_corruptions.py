@@ -3,6 +3,8 @@
 import colorsys
 import io
 import shutil
+from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
@@ -228,8 +230,18 @@ def test_it_goes_on_where_it_was_stopped(run, tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "_flags", stop_at_the_seventh)
     with pytest.raises(KeyboardInterrupt):
         list(report(asked))
-    assert list(report(asked))[1:] == lines
+    first, said, *rest = list(report(asked))[1:]
+    assert [first, *rest] == lines
+    assert said == f"1 of 7 figures were measured before, on {date.today()}"
     assert len(measured) == len(set(measured)) + 1 == 4 * 7 + 1
+
+
+def test_what_was_measured_before_is_measured_anew_if_asked(run):
+    asked = Arguments(run, kinds=("rotation_random",), images=3)
+    first = list(report(asked))
+    assert "2 of 2 figures were measured before" in list(report(asked))[2]
+    assert list(report(replace(asked, again=True))) == first
+    assert len(load_results(run)) == 2
 
 
 def test_every_kind_has_its_changes_and_they_tell_themselves_apart():

@@ -182,8 +182,11 @@ def test_extra_images_load_from_an_npz(tmp_path, two_classes):
     [
         ({"images": np.zeros((1, 8, 8, 3), np.uint8), "label": np.zeros(1, int)}, "Expected arrays image and label"),
         ({"image": np.zeros((1, 9, 8, 3), np.uint8), "label": np.zeros(1, int)}, r"expected uint8 \(n, 8, 8, 3\)"),
-        ({"image": np.zeros((1, 8, 8, 3)), "label": np.zeros(1, int)}, "of float64 and 1 labels"),
+        ({"image": np.zeros((1, 8, 8, 3)), "label": np.zeros(1, int)}, r"of float64 and labels \(1,\)"),
         ({"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.array([2])}, "has labels 2 to 2; expected 0 to 1"),
+        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.zeros((1, 2), int)}, r"and labels \(1, 2\); expected"),
+        ({"image": np.zeros((0, 8, 8, 3), np.uint8), "label": np.zeros(0, int)}, "holds no images"),
+        ({"image": np.zeros((1, 8, 8, 3), np.uint8), "label": np.array([0.5])}, "labels of float64; expected integers"),
         ({"image": np.array([{}], dtype=object), "label": np.zeros(1, int)}, "cannot be read"),
     ],
 )
@@ -191,3 +194,12 @@ def test_extra_images_that_do_not_fit_are_refused(tmp_path, two_classes, arrays,
     np.savez(tmp_path / "extra.npz", **arrays)
     with pytest.raises(DataError, match=message):
         load_extra(str(tmp_path / "extra.npz"), two_classes)
+
+
+@pytest.mark.parametrize("kept", [0, 100, 500])
+def test_extra_images_in_a_file_cut_short_are_refused(tmp_path, two_classes, kept):
+    path = tmp_path / "extra.npz"
+    np.savez(path, image=np.zeros((4, 8, 8, 3), np.uint8), label=np.zeros(4, int))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(DataError, match=r"extra data .* cannot be read: .* Expected arrays image and label"):
+        load_extra(str(path), two_classes)

@@ -1,6 +1,9 @@
 """What the evaluation command reports, and what it refuses."""
 
 import shutil
+from dataclasses import replace
+from datetime import date
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -11,8 +14,9 @@ from training.accuracy import correct_under, frozen
 from training.checkpoint import CheckpointError, RunFolder
 from training.data import load_images, to_floats
 from training.device import pick_device
+from training.evaluation import measure
 from training.evaluation.command import Arguments, report
-from training.evaluation.results import load_results
+from training.evaluation.results import load_results, save_result
 from training.evaluation.statistics import wilson
 from training.evaluation.suite import attack_named
 
@@ -47,13 +51,48 @@ def test_the_report_names_everything_and_equals_an_evaluation_by_hand(checkpoint
 
 def test_the_same_seed_gives_the_same_report(checkpoint):
     arguments = Arguments(checkpoint, attacks=("pgd10",), images=12)
-    assert report(arguments) == report(arguments)
+    assert report(arguments) == report(replace(arguments, again=True))
     assert "n = 12," in report(arguments)
 
 
 def test_a_row_does_not_depend_on_the_rows_above_it(checkpoint):
-    both, alone = (report(Arguments(checkpoint, attacks=names)) for names in (("pgd10", "cw"), ("cw",)))
+    both, alone = (report(Arguments(checkpoint, attacks=names, again=True)) for names in (("pgd10", "cw"), ("cw",)))
     assert both.splitlines()[-1] == alone.splitlines()[-1]
+
+
+def test_what_was_measured_before_says_when_and_is_measured_anew_if_asked(checkpoint):
+    arguments = Arguments(checkpoint, attacks=("fgsm",), images=12)
+    first = report(arguments)
+    save_result(checkpoint, replace(load_results(checkpoint)[1], measured="2020-01-01", seconds=99.0))
+    clean, fgsm = report(arguments).splitlines()[-2:]
+    assert clean.endswith(f"images as they are; measured {date.today()}")
+    assert fgsm.endswith("one step of epsilon, no random start; measured 2020-01-01")
+    assert report(replace(arguments, again=True)) == first
+    assert [(one.attack, one.measured, one.seconds < 99) for one in load_results(checkpoint)] == [
+        ("clean", str(date.today()), True),
+        ("fgsm", str(date.today()), True),
+    ]
+
+
+def test_an_ensemble_is_made_anew_with_its_parts(checkpoint):
+    arguments = Arguments(checkpoint, attacks=("ensemble",), images=2)
+    report(arguments)
+    for result in load_results(checkpoint):
+        save_result(checkpoint, replace(result, measured="2020-01-01"))
+    assert report(arguments).count("; measured 2020-01-01") == 6
+    assert "; measured" not in report(replace(arguments, again=True))
+
+
+def test_a_batch_is_as_many_images_as_are_asked_for(checkpoint, monkeypatch):
+    seen = []
+
+    def attack(model, images, labels):
+        seen.append(len(images))
+        return images
+
+    monkeypatch.setattr(measure, "attack_named", lambda *_, **__: attack)
+    report(Arguments(checkpoint, split="train", attacks=("fgsm",), batch=400))
+    assert seen == [400, 200]
 
 
 def test_wilson_interval_is_the_textbook_formula():
@@ -115,6 +154,7 @@ def test_what_was_measured_is_kept_with_all_that_makes_it_comparable(checkpoint)
     assert square.definition == "Square, 20 queries"
     assert clean.low <= clean.accuracy <= clean.high
     assert clean.runtime == f"torch {torch.__version__}"
+    assert clean.versions == {"fsr-serve": version("fsr-serve")}
     (checkpoint / "evaluation.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"evaluation.json is damaged: (.|\n)*Delete it to measure anew"):
         load_results(checkpoint)

@@ -8,6 +8,7 @@ from made_up_runs import made_up
 
 from training.checkpoint import RunFolder
 from training.evaluation import (
+    certify_command,
     command,
     compare_command,
     corruptions_command,
@@ -24,6 +25,7 @@ FEW = ["--images", "6"]
 OF_A_RUN = {
     "attacks": (command, []),
     "corruptions": (corruptions_command, []),
+    "certify": (certify_command, []),
     "obfuscation": (obfuscation_command, []),
     "features": (features_command, OUT),
     "maps": (maps_command, OUT),
@@ -121,15 +123,58 @@ def test_what_else_is_out_of_range_is_named(module, args, message, checkpoint, t
     assert refused(module, args, tmp_path, capsys).startswith(f"error: {message}")
 
 
+def network(path, **model):
+    """A run folder with random weights of such a network."""
+    run = made_up(path, model={"width": 4} | model)
+    RunFolder(run).save_weights("best", RunFolder(run).config().model.build().state_dict())
+    return run
+
+
+@pytest.mark.parametrize(
+    ("module", "option"), [(command, "--attacks"), (features_command, "--attack"), (maps_command, "--attack")]
+)
 @pytest.mark.parametrize(
     ("mask", "attack", "kinds"),
-    [("greedy", "relaxed_mask", "gumbel or binary"), ("binary", "mask_alone", "gumbel")],
+    [
+        ("greedy", "relaxed_mask", "gumbel or binary"),
+        ("random", "relaxed_mask", "gumbel or binary"),
+        ("binary", "mask_alone", "gumbel"),
+    ],
 )
-def test_an_attack_through_masks_that_are_not_there_is_refused(mask, attack, kinds, tmp_path, capsys):
-    run = made_up(tmp_path / "run", model={"mask": mask, "width": 4})
-    RunFolder(run).save_weights("best", RunFolder(run).config().model.build().state_dict())
-    said = refused(command, [run, "--attacks", attack], tmp_path, capsys)
+def test_an_attack_through_masks_that_are_not_there_is_refused(module, option, mask, attack, kinds, tmp_path, capsys):
+    run = network(tmp_path / "run", mask=mask)
+    others = [] if module is command else OUT
+    said = refused(module, [run, *others, option, attack], tmp_path, capsys)
     assert said == f"error: {attack} goes through masks of the kind {kinds}; the mask of {run} is {mask}. Leave it out"
+
+
+@pytest.mark.parametrize("rival", ["cas", "fd"])
+def test_of_attacks_on_fsr_rivals_with_probes_can_have_those_on_heads(rival, tmp_path, capsys):
+    run = network(tmp_path / "run", fsr=False, rival=rival)
+    said = refused(command, [run, "--attacks", "all_heads", "relaxed_mask"], tmp_path, capsys)
+    names = "relaxed_mask" if rival == "cas" else "all_heads, relaxed_mask"
+    assert said == f"error: {names} attack the masks and heads of FSR, which {run} has not"
+
+
+@pytest.mark.parametrize(
+    ("module", "option"), [(command, "--attacks"), (features_command, "--attack"), (maps_command, "--attack")]
+)
+def test_without_its_package_autoattack_is_refused_before_anything_is_measured(
+    module, option, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "pyautoattack", None)
+    run = network(tmp_path / "run")
+    others = [] if module is command else OUT
+    said = refused(module, [run, *others, option, "autoattack"], tmp_path, capsys)
+    assert said == "error: autoattack needs pyautoattack. Install it with: pip install '.[eval]'"
+
+
+@pytest.mark.parametrize(
+    ("attack", "least"), [("square", 2), ("random_noise", 2), ("nattack", 301), ("hop_skip_jump", 120)]
+)
+def test_queries_for_less_than_one_step_are_refused(attack, least, checkpoint, tmp_path, capsys):
+    said = refused(command, [checkpoint, "--attacks", attack, "--queries", least - 1], tmp_path, capsys)
+    assert said == f"error: queries is {least - 1}; expected {least} or more, the price of one step of {attack}"
 
 
 @pytest.mark.parametrize("name", ["", "corruptions"])

@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from conftest import colour
+from PIL import Image
 
 from export import parity, version
 from export.command import Arguments, export
@@ -21,6 +23,7 @@ from training.checkpoint import CheckpointError, RunFolder
 from training.data import ImageData, load_images, to_floats
 from training.evaluation.results import weights_sha256
 from training.models import create_model
+from training.source import DataError
 
 
 def plain_graph(model):
@@ -135,6 +138,35 @@ def test_a_file_that_answers_nan_is_refused(models, checkpoint, tiny_data, monke
 def test_a_checkpoint_that_is_none_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"config.json cannot be read .* expected a run folder"):
         export(Arguments(tmp_path / "run", tmp_path / "models" / "x" / "1"))
+    assert not (tmp_path / "models").exists()
+
+
+def other_images(folder, classes=("blue", "green", "red")):
+    """A data set of as many classes as `tiny_data`, with other images."""
+    random = np.random.default_rng(1)
+    for split in ("train", "test"):
+        for channel, name in zip((2, 1, 0), classes, strict=True):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(20):
+                Image.fromarray(colour(random, channel)).save(folder / split / name / f"{index}.png")
+    return folder
+
+
+def test_without_the_training_data_other_images_are_compared_and_named(checkpoint, tmp_path):
+    data = other_images(tmp_path / "others")
+    target = tmp_path / "models" / "colours" / "1"
+    assert len(export(Arguments(checkpoint, target, str(data), precision="int8")).clean) == 256
+    manifest = read_version(target).manifest
+    assert manifest.training["data"] == "colours"
+    assert {(accuracy.data, accuracy.n) for accuracy in manifest.accuracies} == {(f"{data}, split test", 60)}
+
+
+def test_other_images_must_have_the_classes_of_the_run(checkpoint, tmp_path):
+    data = other_images(tmp_path / "others", ("blue", "green", "yellow"))
+    with pytest.raises(
+        DataError, match=r"others' is not the training data of .*, and has not its classes, blue, green"
+    ):
+        export(Arguments(checkpoint, tmp_path / "models" / "colours" / "1", str(data)))
     assert not (tmp_path / "models").exists()
 
 

@@ -26,6 +26,22 @@ def broken():
 def number():
     return 3
 
+def many():
+    return nn.Sequential(*create()[:-1], nn.Linear(196, 10))
+
+def larger():
+    return nn.Sequential(*create()[:-1], nn.Linear(900, 3))
+
+def two_heads():
+    network = create()
+    network.forward = lambda images: [images, images]
+    return network
+
+def unnormalised():
+    network = create()
+    network[1] = nn.BatchNorm2d(4, track_running_stats=False)
+    return network
+
 def shuffled():
     return nn.Sequential(nn.ReflectionPad2d(1), *create())
 """
@@ -87,6 +103,23 @@ def test_a_factory_that_builds_no_network_is_named(weights, tiny_data, tmp_path,
 def test_weights_of_another_network_are_refused(weights, tiny_data, tmp_path):
     with pytest.raises(ExportError, match=r"weights.safetensors does not hold the weights of my_networks:shuffled"):
         export(arguments(weights, tiny_data, tmp_path, "my_networks:shuffled"))
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        ("many", r"answers two images with shape \(2, 10\); expected logits of shape \(2, 3\), one for each of the 3"),
+        ("two_heads", r"answers two images with a list; expected logits of shape \(2, 3\)"),
+        ("larger", r"fails on images of 16x16 pixels: RuntimeError: .* Expected a network for images \(n, 3, 16, 16\)"),
+        ("unnormalised", "answers an image differently in a batch; expected independent images"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(weights, tiny_data, tmp_path, factory, message):
+    model = getattr(importlib.import_module("my_networks"), factory)()
+    save_file(model.state_dict(), weights)
+    with pytest.raises(ExportError, match=f"my_networks:{factory} {message}"):
+        export(arguments(weights, tiny_data, tmp_path, f"my_networks:{factory}"))
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_command_line_takes_a_module_in_place_of_a_checkpoint(weights, tiny_data, tmp_path, monkeypatch, capsys):

@@ -181,6 +181,9 @@ def test_folding_keeps_the_function_and_a_network_it_cannot_follow():
     images = torch.rand(2, 3, 32, 32)
     torch.testing.assert_close(fold_batch_norm(model)(images), model(images), atol=1e-5, rtol=1e-5)
 
+    by_batch = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)).eval()
+    torch.testing.assert_close(fold_batch_norm(by_batch)(images), by_batch(images))
+
     class Branching(nn.Sequential):
         def forward(self, images):
             return super().forward(images if images.sum() > 0 else -images)

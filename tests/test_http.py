@@ -1,6 +1,7 @@
 """POST /classify, through an HTTP client of the app."""
 
 import base64
+import re
 
 import numpy as np
 import pytest
@@ -93,3 +94,10 @@ def test_the_clients_request_id_is_kept_when_it_is_a_plain_one(client):
     assert response.json()["request_id"] == response.headers["x-request-id"] == "order-17.a_B"
     response = client.post("/classify", content=RED, headers={**PNG, "X-Request-ID": "a b" + "c" * 200})
     assert len(response.json()["request_id"]) == 32
+
+
+def test_the_page_needs_nothing_from_elsewhere(client):
+    response = client.get("/")
+    assert (response.status_code, response.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+    assert not re.search(r"https?://", response.text)

@@ -1,11 +1,20 @@
 """/metrics counts what happened, with labels from small fixed sets."""
 
+import logging
+import re
+
+import psutil
 from conftest import as_form, as_json, picture
 from prometheus_client.parser import text_string_to_metric_families
+from starlette.testclient import TestClient
 
 from fsr_serve.batcher import BatchLimits
+from fsr_serve.http.app import create_app
+from fsr_serve.server import Server
+from fsr_serve.workers import Worker, make_folder
 
 RED, GREEN = picture("red"), picture("green")
+PNG = {"Content-Type": "image/png"}
 CODES = ("method_not_allowed", "not_found", "draining", "unknown_key")
 
 
@@ -72,3 +81,23 @@ def test_what_clients_asked_for_is_rejected_and_not_the_image_of_readiness(clien
     client.post("/classify", content=RED, headers={"Content-Type": "image/png"})
     client.post("/v2/models/colours/infer", content=b"{}")
     assert samples(client)["fsr_rejected_total", "queue_full"] == 2
+
+
+def test_the_worker_has_memory_time_and_files(server):
+    names = ("resident_memory_bytes", "cpu_seconds_total", "open_fds")
+    process = psutil.Process()
+    before = process.memory_info().rss / 2, sum(process.cpu_times()[:2]) - 0.1, 1
+    found = [server.scraped.get_sample_value(f"fsr_process_{name}", {"worker": "0"}) for name in names]
+    after = 2 * process.memory_info().rss, sum(process.cpu_times()[:2]) + 0.1, process.num_fds() + 100
+    for low, value, high in zip(before, found, after, strict=True):
+        assert low <= value <= high
+
+
+def test_the_access_log_has_a_line_for_each_answer_where_it_is_asked_for(settings, caplog):
+    caplog.set_level(logging.INFO, "fsr_serve")
+    for access_log in (False, True):
+        server = Server.start(settings.model_copy(update={"access_log": access_log}), Worker(make_folder()))
+        with TestClient(create_app(lambda: server)) as client:  # noqa: B023
+            client.post("/classify", content=b"", headers=PNG | {"X-Request-ID": f"{access_log}"})
+    (line,) = [message for message in caplog.messages if message.startswith("request ")]
+    assert re.fullmatch(r"request True of anybody: /classify 400 in \d+\.\d ms", line)

@@ -8,9 +8,9 @@ import threading
 
 import httpx
 import pytest
-from conftest import picture
+from conftest import CLASSES, picture
 from test_serve import running
-from versions import ADMIN, PNG, add_version, ask, load, rollback, served
+from versions import ADMIN, PNG, add_version, ask, change_manifest, load, rollback, served
 
 from fsr_serve.errors import StartupError, StateError
 from fsr_serve.server import Server
@@ -198,13 +198,54 @@ def test_a_broken_state_file_stops_a_start_and_not_a_server(server, several, cap
 
 def test_a_version_that_was_replaced_is_not_served_in_the_place_of_the_one_that_was_loaded(server, several):
     load(server, 2)
-    folder = several.models / "colours"
-    shutil.rmtree(folder / "2")
-    shutil.copytree(folder / "3", folder / "2")
-    with pytest.raises(StartupError, match="it was replaced"):
+    change_manifest(several.models / "colours" / "2", classes=CLASSES[::-1])
+    with pytest.raises(StartupError, match=r"it was replaced.*or remove .*/\.state/colours\.json"):
         Server.start(several, Worker(make_folder()))
     assert load(server, 2).status_code == 200, "asked for again, it is what is there now"
     assert served(server) == 2
+
+
+def test_a_version_that_was_measured_since_it_was_loaded_serves_again_after_a_restart(server, several, caplog):
+    load(server, 2)
+    change_manifest(several.models / "colours" / "2", training={"copy": "measured"})
+    again = Server.start(several, Worker(make_folder()))
+    assert served(again) == 2
+    assert "the manifest of " in caplog.text
+    before = again.classifier.version.sha256
+    change_manifest(several.models / "colours" / "2", training={"copy": "measured twice"})
+    assert load(again, 2).json()["sha256"] != before, "a load takes the manifest that is there now"
+
+
+def test_a_look_that_fails_is_not_the_last_one(server, several, monkeypatch, caplog):
+    monkeypatch.setattr("fsr_serve.registry.WATCH_SECONDS", 0.001)
+    monkeypatch.setattr("fsr_serve.registry.RETRY_SECONDS", 0.001)
+    follow, failures = server.registry.follow, iter([OSError(24, "Too many open files")])
+    followed = threading.Event()
+
+    def fail_once():
+        for failure in failures:
+            raise failure
+        follow()
+        if server.classifier.version.version == 2:
+            followed.set()
+
+    monkeypatch.setattr(server.registry, "follow", fail_once)
+    server.registry.file.write(Wanted(version=2))
+    server.registry.follow_always()
+    assert followed.wait(60)
+    assert "what is wanted cannot be looked at" in caplog.text
+
+
+def test_whatever_ends_a_call_undoes_it(server, monkeypatch):
+    def fail():
+        raise OSError(24, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.control._worker, "reports", fail)
+        assert load(server, 1).status_code == 500
+    server.registry.follow()
+    assert served(server) == 3
+    assert server.registry.file.read() is None
 
 
 def test_two_calls_at_once_do_not_mix(two, monkeypatch):

@@ -240,6 +240,19 @@ def test_the_longest_timeout_of_the_protocol_is_taken(client):
     assert client.post(INFER, json=body).status_code == 200
 
 
+def test_the_body_that_kserves_client_sends_is_taken(client):
+    body = {**request(data=HALVES), "id": "1", "model_name": "colours"}
+    assert client.post(INFER, json=body).status_code == 200
+    response = client.post(INFER, json=body | {"model_name": "shapes"})
+    assert (response.status_code, response.json()["error"]) == (404, "there is no model 'shapes'; expected 'colours'")
+
+
+def test_a_model_is_ready_while_the_server_is(client, server):
+    assert client.get(f"{MODEL}/ready").json() == {"name": "colours", "ready": True}
+    server.lifecycle.is_draining = True
+    assert client.get(f"{MODEL}/ready").status_code == 503
+
+
 def test_a_compressed_body_is_refused(client):
     response = client.post(INFER, content=b"", headers={"Content-Encoding": "gzip"})
     assert (response.status_code, response.json()["error"]) == (415, "the body is compressed; expected it as it is")

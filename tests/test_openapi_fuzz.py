@@ -25,7 +25,7 @@ from fsr_serve.settings import Settings
 from fsr_serve.workers import Worker, make_folder
 
 REAL = {"name": "colours", "version": "1"}
-"""Path parameters that lead somewhere: by chance none would."""
+"""Path parameters that lead somewhere: by chance none would. Wrong ones come up still, as half of all examples are."""
 
 load_all_checks()
 CHECKS = [
@@ -51,7 +51,7 @@ def described():
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
                 if parameter["in"] == "path":
-                    parameter["schema"] = {"anyOf": [{"const": REAL[parameter["name"]]}, parameter["schema"]]}
+                    parameter["schema"] = {"enum": [REAL[parameter["name"]]]}
     return found
 
 
@@ -74,7 +74,7 @@ every_operation = pytest.mark.parametrize(
 
 @every_operation
 def test_every_answer_is_one_that_the_document_allows(operation):
-    ask(operation, examples=15)
+    assert ask(operation, examples=15) != {404}, "a route whose model is never found is not tested"
 
 
 @pytest.mark.system
@@ -84,7 +84,8 @@ def test_every_answer_is_one_that_the_document_allows_for_long(operation):
 
 
 def ask(operation, examples):
-    """Half of the examples are as the document wants them, half are not."""
+    """Statuses of the answers. Half of the examples are as the document wants them, half are not."""
+    found = set()
 
     @given(case=st.one_of(map(operation.as_strategy, GenerationMode)))
     @settings(
@@ -99,5 +100,7 @@ def ask(operation, examples):
         response = case.call(headers=ADMIN)
         assert response.status_code < 500 or response.status_code in (503, 504), response.text
         case.validate_response(response, checks=CHECKS, headers=ADMIN)
+        found.add(response.status_code)
 
     every()
+    return found

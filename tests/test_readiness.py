@@ -90,6 +90,7 @@ def test_a_draining_server_is_not_ready_and_still_classifies(client, server):
     assert readiness(client)[0] == 503
     response = client.post("/classify", content=picture(), headers={"Content-Type": "image/png"})
     assert response.status_code == 200
+    assert response.headers["Connection"] == "close", "the next request is for another server"
 
 
 def test_after_the_drain_requests_get_503(client, server):

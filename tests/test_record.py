@@ -1,6 +1,10 @@
 """What was measured before is not measured again, and keeps the runtime and the day of then."""
 
+import json
+import subprocess
 from dataclasses import fields
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +15,7 @@ from training.data import ImageData
 from training.evaluation.measure import Job, Network
 from training.evaluation.protocol import Budget
 from training.evaluation.record import record, record_worst
-from training.evaluation.results import Measurement, kept_result, load_results, open_flags, save_result
+from training.evaluation.results import Measurement, forget, kept_result, load_results, open_flags, save_result
 from training.evaluation.statistics import wilson
 
 DATA = ImageData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.zeros(4, dtype=torch.long), ("a", "b"))
@@ -62,3 +66,30 @@ def test_a_worst_case_changes_with_its_parts_alone(run):
     weaker = record_worst(run, asked(ensemble), parts[:1])
     assert (weaker.accuracy, weaker.measured == ensemble.measured) == (0.75, False)
     assert load_results(run) == (weaker,)
+
+
+def test_a_result_names_the_code_that_made_it(run):
+    plain, autoattack = (recorded(run, flagged(run, attack, "1110")) for attack in ("fgsm", "autoattack"))
+    assert plain.versions == {"fsr-serve": version("fsr-serve")}
+    assert autoattack.versions == plain.versions | {"pyautoattack": version("pyautoattack")}
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    assert (plain.commit or "").rstrip("+") == head.stdout.strip()
+
+
+def test_results_from_before_code_was_named_are_read(run):
+    save_result(run, measured("fgsm"))
+    path = run / "evaluation.json"
+    (old,) = json.loads(path.read_text())
+    path.write_text(json.dumps([{name: value for name, value in old.items() if name not in ("versions", "commit")}]))
+    (result,) = load_results(run)
+    assert (result, result.versions, result.commit) == (measured("fgsm"), {}, None)
+
+
+def test_what_is_forgotten_is_measured_anew_and_the_rest_stays(run):
+    earlier, other = flagged(run, "fgsm", "1110"), flagged(run, "cw", "1110")
+    for result in (earlier, other):
+        save_result(run, result)
+    forget(run, asked(earlier))
+    assert load_results(run) == (other,)
+    assert not open_flags(run, earlier).is_known.any()
+    assert open_flags(run, other).is_known.all()

@@ -1,5 +1,6 @@
 """A run that is interrupted at any moment goes on to the same result, or says why it cannot."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -56,8 +57,11 @@ def test_a_run_killed_and_resumed_equals_an_uninterrupted_one(tiny_data, tmp_pat
         run(Arguments(data=str(tiny_data), out=killed, resume=True))
     process.send_signal(signal.SIGKILL)
     process.wait()
+    begun = RunFolder(killed).load_resume()[1] + 1
     run(Arguments(data=str(tiny_data), out=killed, resume=True))
     assert_same_result(whole, killed)
+    noted = json.loads((killed / "environment.json").read_text())
+    assert [part["from_epoch"] for part in (noted, *noted["later"])] == [1, begun]
 
 
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])

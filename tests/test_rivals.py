@@ -79,17 +79,30 @@ def test_the_mask_passes_no_gradient_to_the_features(build, features):
     torch.testing.assert_close(gradient.flatten(2), mask_of(module, features))
 
 
-def test_cifs_trains_its_probes_by_their_own_loss_alone(features):
-    for module in (LinearCIFS(6, CLASSES), NonlinearCIFS(6, CLASSES)):
-        module(features).sum().backward()
-        assert all(parameter.grad is None for parameter in module.parameters())
+@pytest.mark.parametrize("build", [LinearCIFS, NonlinearCIFS])
+def test_cifs_trains_its_probe_through_the_mask(build, features):
+    """As differentiating twice does, the features detached."""
+    module = build(6, CLASSES)
+    upstream = torch.randn_like(features)
+    (module(features) * upstream).sum().backward()
+    found = {name: weights.grad.clone() for name, weights in module.named_parameters() if weights.grad is not None}
+    module.zero_grad()
+    detached = features.detach().requires_grad_()
+    top = module.probe(detached.mean(dim=(2, 3))).topk(2, dim=1).values.sum()
+    (gradient,) = torch.autograd.grad(top, detached, create_graph=True)
+    mask = gradient.sum(dim=(2, 3)).softmax(dim=1)
+    (features.detach() * mask[:, :, None, None] * upstream).sum().backward()
+    for name, weights in module.named_parameters():
+        expected = torch.zeros_like(weights) if weights.grad is None else weights.grad
+        torch.testing.assert_close(found.get(name, torch.zeros_like(weights)), expected)
+    assert any(gradient.any() for gradient in found.values())
 
 
-def test_the_label_takes_the_first_place_in_training():
-    logits = torch.tensor([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]])
-    assert Choice(2)(logits).tolist() == [[0, 1], [0, 1]]
-    assert Choice(2).with_labels(logits, torch.tensor([2, 0])).tolist() == [[2, 0], [0, 1]]
-    assert Choice(1).with_labels(logits, torch.tensor([2, 0])).tolist() == [[2], [0]]
+def test_the_label_takes_the_place_of_the_likeliest_class_in_training():
+    logits = torch.tensor([[3.0, 2.0, 1.0]] * 3)
+    assert Choice(2)(logits).tolist() == [[0, 1]] * 3
+    assert Choice(2).with_labels(logits, torch.tensor([2, 0, 1])).tolist() == [[2, 1], [0, 1], [1, 1]]
+    assert Choice(1).with_labels(logits, torch.tensor([2, 0, 1])).tolist() == [[2], [0], [1]]
 
 
 @pytest.mark.parametrize("rival", ["cas", "cifs"])

@@ -1,13 +1,14 @@
 """A rollback goes to the version before, which is kept."""
 
+import fcntl
 import shutil
-from contextlib import contextmanager
 
 import pytest
 from versions import ask, load, rollback, served
 
-from fsr_serve.errors import StartupError
+from fsr_serve.errors import RequestError, StartupError
 from fsr_serve.http.openapi import document
+from fsr_serve.registry import Registry
 from fsr_serve.server import Server
 from fsr_serve.workers import Worker, make_folder
 
@@ -83,14 +84,22 @@ def test_what_was_replaced_is_held_no_longer_than_it_may_be_needed(two):
 def test_nothing_comes_between_a_rollback_and_the_load_that_it_needs(server, several, monkeypatch):
     load(server, 1)
     control = Server.start(several, Worker(make_folder())).control
-    calls, only_call = [], control._only_call
+    number, prepare, flock, locked = Registry.previous_number.fget, Registry.prepare, fcntl.flock, []
 
-    @contextmanager
-    def counted():
-        calls.append(1)
-        with only_call():
-            yield
+    def refused_between(step):
+        def run(*arguments):
+            with pytest.raises(RequestError, match="another call is changing the version"):
+                control.load("colours", 2)
+            return step(*arguments)
 
-    monkeypatch.setattr(control, "_only_call", counted)
+        return run
+
+    def lock(descriptor, operation):
+        flock(descriptor, operation)
+        locked.append(descriptor)
+
+    monkeypatch.setattr(Registry, "previous_number", property(refused_between(number)))
+    monkeypatch.setattr(Registry, "prepare", refused_between(prepare))
+    monkeypatch.setattr(fcntl, "flock", lock)
     assert control.rollback("colours")["version"] == 3
-    assert len(calls) == 1
+    assert len(locked) == 1, "what was found under the lock of before may hold no more"

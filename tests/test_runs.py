@@ -1,5 +1,6 @@
 """Run folders as reports see them: data set, departures from the paper, results that still hold."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -11,11 +12,31 @@ from training.evaluation.results import save_result
 from training.evaluation.runs import data_set_of, load_run
 
 
-def test_a_run_as_in_the_paper_departs_by_nothing(tmp_path):
+def test_a_run_as_in_the_paper_departs_by_what_it_holds_out(tmp_path):
     rates = {"augmentation": "none", "step_share": 1 / 8, "learning_rate": 0.01}
-    assert load_run(made_up(tmp_path / "cifar10")).departures() == ()
-    assert load_run(made_up(tmp_path / "svhn", data="svhn", recipe=rates)).departures() == ()
-    assert load_run(made_up(tmp_path / "other", data="svhn")).departures() != ()
+    held_out = "2,500 images held out"
+    assert load_run(made_up(tmp_path / "cifar10")).departures() == (held_out,)
+    assert load_run(made_up(tmp_path / "svhn", data="svhn", recipe=rates)).departures() == (held_out,)
+    assert len(load_run(made_up(tmp_path / "other", data="svhn")).departures()) == 4
+    assert load_run(made_up(tmp_path / "few", recipe={"held_out": 500})).departures() == ("500 images held out",)
+
+
+@pytest.mark.parametrize(("objective", "beta", "said"), [("trades", None, 6), ("mart", None, 5), ("trades", 0.0, 0)])
+def test_the_weight_that_the_paper_does_not_give_is_said(tmp_path, objective, beta, said):
+    run = load_run(made_up(tmp_path / "run", recipe={"objective": objective, "beta": beta}))
+    assert run.departures() == (f"beta {said} (the paper gives none)", "2,500 images held out")
+
+
+@pytest.mark.parametrize(
+    ("formats", "said"),
+    [(["bfloat16"], ["trained in bfloat16"]), (["float32"], []), (["float32", "bfloat16"], ["trained in bfloat16"])],
+)
+def test_the_format_that_any_part_was_trained_in_is_said_unless_it_is_float32(tmp_path, formats, said):
+    run = made_up(tmp_path / "run")
+    first, *later = ({"format": format, "processor": f"a {format} one"} for format in formats)
+    (run / "environment.json").write_text(json.dumps(first | {"later": later}))
+    assert list(load_run(run).departures()) == ["2,500 images held out", *said]
+    assert load_run(run).hardware == " and ".join(f"a {format} one" for format in formats)
 
 
 def test_figures_of_weights_since_replaced_are_left_out(tmp_path):

@@ -200,13 +200,21 @@ def test_after_sigterm_readiness_falls_first_requests_go_on_and_the_exit_is_clea
 
 def test_several_workers_answer_as_one_server(models, tmp_path):
     with serving(models, tmp_path / "home", tmp_path / "log", FSR_WORKERS="2", FSR_THREADS="1") as address:
+        wait_for_workers(address, 2)
         for _ in range(20):  # each on a connection of its own, which either worker may get
             assert httpx.post(f"{address}/classify", content=RED, headers={"Content-Type": "image/png"}).is_success
             assert b" 431 " in answer_to_a_large_head(address)
         metrics = httpx.get(f"{address}/metrics").text
     assert 'fsr_requests_total{code="200",route="/classify"} 20.0' in metrics
     assert "fsr_images_total 20.0" in metrics
-    assert re.search(r'fsr_model_info{.*model="colours".*} [12].0', metrics)
+
+
+def wait_for_workers(address, count):
+    """Until so many hold the model; the first that does makes the server ready."""
+    deadline = time.monotonic() + 60
+    while not re.search(rf'fsr_model_info{{.*model="colours".*}} {count}.0', httpx.get(f"{address}/metrics").text):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def refused(models, tmp_path, **settings):

@@ -29,7 +29,7 @@ def test_an_unknown_setting_is_refused_naming_the_allowed_ones(set_environment):
     set_environment(FSR_DEVISE="cpu")
     with pytest.raises(
         SettingsError,
-        match=r"^FSR_DEVISE: no such setting \(did you mean FSR_DEVICE\?\); expected one of FSR_CHECKS, ",
+        match=r"^FSR_DEVISE: no such setting \(did you mean FSR_DEVICE\?\); expected one of FSR_ACCESS_LOG, ",
     ):
         load_settings()
 
@@ -138,7 +138,7 @@ def test_an_empty_file_changes_nothing(write_file):
     [
         (
             'devise = "cpu"',
-            r"devise: no such setting \(did you mean device\?\); expected one of check_share, checks, device,",
+            r"devise: no such setting \(did you mean device\?\); expected one of access_log, check_share, checks, ",
         ),
         ('Device = "cpu"', r"Device: no such setting \(did you mean device\?\)"),
         ('FSR_DEVICE = "cpu"', "FSR_DEVICE: no such setting"),

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -12,7 +13,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from test_serve import serving
 from versions import ADMIN, add_keys
 
-from fsr_serve.artifact import read_version, write_manifest
+from export.changing import being_changed, write_manifest
+from export.signing import main
+from fsr_serve.artifact import read_version
 from fsr_serve.errors import SignatureError, StartupError
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
@@ -97,6 +100,19 @@ def test_a_key_that_is_none_is_named(signed, tmp_path, keys):
     with pytest.raises(SignatureError, match="cannot sign"):
         sign(signed, keys[1])
     verify_signature(signed, keys[1])
+
+
+def test_signing_waits_for_another_command_that_changes_the_version(models, tmp_path, keys):
+    version = shutil.copytree(models / "colours" / "1", tmp_path / "models" / "colours" / "1")
+    arguments = [str(version), "--key", str(keys[0])]
+    with ThreadPoolExecutor() as pool:
+        with being_changed(version) as present:
+            signing = pool.submit(main, arguments)
+            with pytest.raises(TimeoutError):
+                signing.result(timeout=1)
+            write_manifest(version, present.manifest.model_copy(update={"training": {"method": "new"}}))
+        signing.result()
+    verify_signature(version, keys[1])
 
 
 def test_the_command_signs_and_the_running_server_says_what_is_wrong(models, tmp_path, keys):

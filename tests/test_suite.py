@@ -12,7 +12,7 @@ from training.data import load_images, to_floats
 from training.evaluation.command import Arguments, report
 from training.evaluation.protocol import Budget, RandomStarts
 from training.evaluation.results import load_results
-from training.evaluation.suite import ASCENTS, SEARCHES, TRANSFERS, attack_named, definition_of
+from training.evaluation.suite import ASCENTS, SEARCHES, TRANSFERS, attack_named, definition_of, least_queries_of
 from training.source import DataError
 
 EPSILON = 0.1
@@ -64,6 +64,33 @@ def test_an_attack_by_name_is_the_attack_itself(network, data):
     torch.testing.assert_close(by_name(network, images, data.labels), itself)
 
 
+def test_starts_do_not_depend_on_what_became_of_the_images_before(network, data):
+    images = to_floats(data.pixels)
+    labels = network(images).argmax(dim=1)
+    labels[:2] = (labels[:2] + 1) % 3  # wrong from the first start on, so that no other is tried
+    budget = Budget(restarts=3)
+    whole, parts = (
+        attack_named("pgd10", epsilon=0.01, seed=1, image_shape=(16, 16), budget=budget) for _ in ("whole", "parts")
+    )
+    expected = whole(network, images, labels)
+    found = [parts(network, *part) for part in zip(images.split(2), labels.split(2), strict=True)]
+    torch.testing.assert_close(torch.cat(found), expected)
+
+
+@pytest.mark.parametrize("name", ["square", "nattack", "random_noise"])
+def test_the_least_queries_are_those_of_the_first_step(network, data, name):
+    images = to_floats(data.pixels)
+    labels = network(images).argmax(dim=1)
+
+    def attacked(queries):
+        attack = attack_named(name, epsilon=1e-3, seed=1, image_shape=(16, 16), budget=Budget(queries=queries))
+        return attack(network, images, labels)
+
+    least = least_queries_of(name)
+    torch.testing.assert_close(attacked(least - 1), images, atol=1e-6, rtol=0)
+    assert (attacked(least) - images).abs().amax(dim=(1, 2, 3)).min() > 1e-5
+
+
 def test_transfer_attacks_see_their_source_alone(network, data):
     def unseen(images):
         raise AssertionError("the network under attack was asked")
@@ -95,10 +122,10 @@ def test_what_depends_on_the_images_beside_it_names_their_number():
 
 def test_another_batch_does_not_take_flags_of_what_depends_on_it(run):
     for batch in (3, 6):
-        report(Arguments(run, attacks=("hop_skip_jump", "fgsm"), queries=10, images=6, batch=batch))
+        report(Arguments(run, attacks=("hop_skip_jump", "fgsm"), queries=120, images=6, batch=batch))
     found = sorted(result.definition for result in load_results(run))
     assert [text for text in found if text.startswith("HopSkipJump")] == [
-        f"HopSkipJump, labels only, 10 queries, starts among {batch} images" for batch in (3, 6)
+        f"HopSkipJump, labels only, 120 queries, starts among {batch} images" for batch in (3, 6)
     ]
     assert len(found) == 4
 

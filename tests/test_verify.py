@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from export import measuring
+from export.changing import write_manifest
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
 from export.measuring import Asked, measured, write_accuracies
 from export.verification import Arguments, line, verify
-from fsr_serve.artifact import read_version, write_manifest
+from fsr_serve.artifact import read_version
 from fsr_serve.errors import ArtifactError
 from training.data import load_images, to_floats
 from training.evaluation.command import Arguments as EvaluationArguments

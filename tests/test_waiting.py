@@ -7,6 +7,7 @@ import asyncio
 import importlib
 import json
 import threading
+import time
 from contextlib import asynccontextmanager
 
 import numpy as np
@@ -58,7 +59,7 @@ def held_parser(request, monkeypatch):
     end.set()
 
 
-def test_the_deadline_counts_from_when_the_body_has_been_read(client, server, held_parser):
+def test_a_body_that_takes_longer_to_parse_than_the_deadline_is_given_up(client, server, held_parser):
     route, body, _, _ = held_parser
     response = client.post(route, content=body, headers={**JSON, "X-Request-Timeout-Ms": "50"})
     assert response.status_code == 504
@@ -77,12 +78,13 @@ def test_what_would_not_be_admitted_is_not_parsed(client, server, route):
 
 
 @asynccontextmanager
-async def asked(server, path, body, kind):
-    """A request on its way, the event that its client leaves, and what is sent to it."""
+async def asked(server, path, body, kind, timeout_ms=10_000, body_seconds=0.0):
+    """A request on its way, the event that its client leaves, and what is sent to it; the body comes after a while."""
     left, messages, sent = asyncio.Event(), [{"type": "http.request", "body": body}], []
 
     async def receive():
         if messages:
+            await asyncio.sleep(body_seconds)
             return messages.pop()
         await left.wait()
         return {"type": "http.disconnect"}
@@ -91,10 +93,43 @@ async def asked(server, path, body, kind):
         sent.append(message)
 
     scope = {"type": "http", "method": "POST", "path": path, "query_string": b"", "http_version": "1.1"}
-    scope["headers"] = [(b"content-type", kind)]
+    scope["headers"] = [(b"content-type", kind), (b"x-request-timeout-ms", str(timeout_ms).encode())]
     request = asyncio.create_task(create_app(lambda: server)(scope, receive, send))
     yield left, sent
     await request
+
+
+def tensor(**parameters):
+    """A body for INFER with one image."""
+    zeros = [0] * (3 * SIDE * SIDE)
+    given = {"name": "images", "datatype": "UINT8", "shape": [1, 3, SIDE, SIDE], "data": zeros}
+    return json.dumps({"inputs": [given], "parameters": parameters}).encode()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "kind"),
+    [("/classify", picture("red"), b"image/png"), (INFER, tensor(), b"application/json")],
+    ids=PARSERS,
+)
+def test_the_deadline_counts_from_when_the_body_has_been_read(server, path, body, kind):
+    async def observe():
+        async with asked(server, path, body, kind, timeout_ms=1000, body_seconds=1.2) as (_, sent):
+            pass
+        assert sent[0]["status"] == 200
+
+    asyncio.run(asyncio.wait_for(observe(), 60))
+
+
+@pytest.mark.parametrize(("timeout_ms", "microseconds"), [(10_000, 50_000), (50, 10_000_000)])
+def test_of_the_header_and_the_timeout_of_the_protocol_the_sooner_counts(client, server, timeout_ms, microseconds):
+    server.classifier.batcher.session = session = Held()
+    started = time.monotonic()
+    headers = {**JSON, "X-Request-Timeout-Ms": str(timeout_ms)}
+    response = client.post(INFER, content=tensor(timeout=microseconds), headers=headers)
+    seconds = time.monotonic() - started
+    session.leave.set()
+    assert response.status_code == 504
+    assert seconds < 5
 
 
 def test_the_work_of_a_client_that_leaves_is_never_computed(server):

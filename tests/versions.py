@@ -35,12 +35,15 @@ def add_keys(path):
 
 def add_version(models, folder, number):
     version = shutil.copytree(models / "colours" / "1", folder / str(number))
-    manifest = json.loads((version / "manifest.json").read_text())
-    manifest["training"]["copy"] = number
+    change_manifest(version, training={"copy": number})
+    return version
+
+
+def change_manifest(version, **fields):
+    manifest = json.loads((version / "manifest.json").read_text()) | fields
     content = json.dumps(manifest).encode()
     (version / "manifest.json").write_bytes(content)
     (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
-    return version
 
 
 def ask(server, method, path, **options):
@@ -66,5 +69,6 @@ def two(several):
     """Two workers of one server, the second with a thread that watches."""
     folder = make_folder()
     first, second = (Server.start(several, Worker(folder)) for _ in range(2))
-    second.registry.follow_always()
-    return first, second
+    stop = second.registry.follow_always()
+    yield first, second
+    stop.set()

@@ -19,9 +19,10 @@ def correct_under(
     data: ImageData,
     device: Device,
     *,
+    batch: int = BATCH,
     progress: Callable[[int], object] = lambda images: None,
 ) -> Tensor:
-    """Which images keep their label under `attack` (None: as they are): bool (n,), in float32.
+    """Which images keep their label under `attack` (None: as they are): bool (n,), in float32, `batch` at a time.
 
     `progress` is told the images of each batch that is done. Raises ValueError for a model in train mode, whose
     answers depend on the batch and on noise.
@@ -30,7 +31,7 @@ def correct_under(
         raise ValueError("the model is in train mode; expected eval mode: call model.eval() first")
     flags = []
     with frozen(model):
-        for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
+        for pixels, labels in zip(data.pixels.split(batch), data.labels.split(batch), strict=True):
             images = device.place_images(to_floats(pixels), model)
             labels = labels.to(device.torch_device)
             if attack is not None:

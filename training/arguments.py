@@ -1,17 +1,22 @@
 """The arguments of python -m training: those of a run, and every choice of its recipe."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
+from training.checkpoint import RunConfig, RunFolder
 from training.data_sets import DATA_SETS
 from training.decoding import JpegScale
 from training.recipes import RECIPES, Recipe, RecipeName
 
 PROGRAM = "python -m training"
+MOST_SEED = 2**64 - 1
+"""That torch takes."""
+OF_NO_CONSEQUENCE = {"data", "out", "extra", "resume", "compile", "deterministic", "tensorboard"}
+"""Arguments with which a run may go on otherwise than it was begun; data is known by its content."""
 
 
 class ArgumentError(ValueError):
@@ -62,7 +67,7 @@ class Arguments:
     """What the data is called in reports; the last part of --data by default."""
     seed: int = 0
     resume: bool = False
-    """Go on with the run in --out, at most one epoch back; its own settings hold."""
+    """Go on with the run in --out, at most one epoch back, as it was begun; options that say otherwise are refused."""
     compile: bool = False
     """Compile the attack, most of the work, with torch.compile."""
     deterministic: bool = False
@@ -72,8 +77,8 @@ class Arguments:
     recipe: tyro.conf.OmitArgPrefixes[Recipe] = RECIPES["fast"]
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; expected 0 or more")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed is {self.seed}; expected 0 or more and at most {MOST_SEED}")
 
 
 @dataclass(frozen=True)
@@ -82,18 +87,66 @@ class Preset:
 
     recipe: RecipeName = "fast"
     data: str = ""
+    out: Path | None = None
+    resume: bool = False
 
-    def values(self) -> Recipe:
-        """The recipe, adapted to a data set that is known by name."""
+    def arguments(self) -> Arguments:
+        """Those of the run that is gone on with, or of a new one: the recipe, adapted to a data set known by name."""
+        if self.resume and self.out is not None:
+            return _as_begun(RunFolder(self.out).config())
         recipe, known = RECIPES[self.recipe], DATA_SETS.get(self.data)
-        return known.adapt(recipe) if known else recipe
+        adapted = known.adapt(recipe) if known else recipe
+        return Arguments(data=tyro.MISSING, out=tyro.MISSING, recipe_name=self.recipe, recipe=adapted)
 
 
 def parse(given: Sequence[str] | None = None) -> Arguments:
     """The arguments on the command line, or `given`; what cannot be read or makes no sense exits with a message.
 
     Every field of `Recipe` is an option, preset as --recipe and --data have it; None switches off what can be off.
+    With --resume all are preset as the run has them. Raises CheckpointError where there is no run, and ArgumentError
+    for an option that says otherwise.
     """
     preset, _ = tyro.cli(Preset, args=given, prog=PROGRAM, add_help=False, return_unknown_args=True)
-    default = Arguments(data=tyro.MISSING, out=tyro.MISSING, recipe_name=preset.recipe, recipe=preset.values())
-    return tyro.cli(Arguments, args=given, prog=PROGRAM, default=default)
+    default = preset.arguments()
+    arguments = tyro.cli(Arguments, args=given, prog=PROGRAM, default=default)
+    if arguments.resume:
+        _check_is_as_begun(arguments, default)
+    return arguments
+
+
+def _as_begun(config: RunConfig) -> Arguments:
+    """What a run was begun with."""
+    model = asdict(config.model)
+    del model["num_classes"]
+    return Arguments(
+        data=tyro.MISSING,
+        out=tyro.MISSING,
+        recipe_name=config.recipe_name,
+        recipe=config.recipe,
+        image_shape=config.image_shape,
+        jpeg_scale=config.jpeg_scale,
+        extra=config.extra,
+        model=model.pop("name"),
+        **model,
+        start=None if config.start is None else Path(config.start),
+        data_name=config.data_name,
+        seed=config.seed,
+    )
+
+
+def _check_is_as_begun(arguments: Arguments, begun: Arguments) -> None:
+    before = _choices(begun)
+    changed = [
+        f"{name} {before[name]}, not {value}" for name, value in _choices(arguments).items() if value != before[name]
+    ]
+    if changed:
+        raise ArgumentError(
+            f"{arguments.out} was begun with {'; '.join(changed)}. A run goes on as it was begun: leave that out, or "
+            f"begin another one, with --start {arguments.out} from its best weights"
+        )
+
+
+def _choices(arguments: Arguments) -> dict[str, Any]:
+    """What shapes a run, by the names of the options."""
+    choices = {**vars(arguments), **vars(arguments.recipe), "recipe": arguments.recipe_name}
+    return {name: value for name, value in choices.items() if name not in OF_NO_CONSEQUENCE | {"recipe_name"}}

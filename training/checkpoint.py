@@ -17,7 +17,7 @@ from training.data import ImageData
 from training.decoding import JpegScale
 from training.lock import LockedError, locked
 from training.models import FSRNet, create_model
-from training.recipes import Recipe
+from training.recipes import Recipe, RecipeName
 from training.source import DataError
 
 Weights = Literal["best", "last"]
@@ -57,7 +57,7 @@ class RunConfig:
     """Everything needed to rebuild the network and repeat the run."""
 
     model: ModelConfig
-    recipe_name: str
+    recipe_name: RecipeName
     recipe: Recipe
     start: str | None
     """Run folder whose best weights the run started from; None for random ones."""
@@ -155,9 +155,22 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         _write_text(self._config_path, json.dumps(asdict(config), indent=2) + "\n")
 
-    def save_environment(self, environment: Mapping[str, Any]) -> None:
-        """Note what the run, or its latest part, runs on."""
-        _write_text(self._environment_path, json.dumps(environment, indent=2) + "\n")
+    def save_environment(self, environment: Mapping[str, Any], epoch: int) -> None:
+        """Note what the run trains on from `epoch` on; what it trained on before stays noted."""
+        earlier = [part for part in self._environments() if part.get("from_epoch", 1) < epoch]
+        first, *later = [*earlier, {"from_epoch": epoch, **environment}]
+        _write_text(self._environment_path, json.dumps({**first, "later": later}, indent=2) + "\n")
+
+    def _environments(self) -> list[dict[str, Any]]:
+        if not self._environment_path.exists():
+            return []
+        try:
+            first = json.loads(self._environment_path.read_text())
+            return [first, *first.pop("later", [])]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{self._environment_path} is damaged: {error}. Delete it; the run goes on without"
+            ) from error
 
     def config(self) -> RunConfig:
         try:
@@ -223,7 +236,10 @@ class RunFolder:
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     part = path.with_suffix(".part")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, part, metadata)
+    except SafetensorError as error:  # of a full disk, for one
+        raise CheckpointError(f"{path} cannot be written: {error}. Remedy that and go on by --resume") from error
     _replace(part, path)
 
 

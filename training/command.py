@@ -1,16 +1,16 @@
 """The command python -m training: data and progress bar around `train`."""
 
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
-from training.arguments import ArgumentError, Arguments, parse
+from training.arguments import PROGRAM, ArgumentError, Arguments, parse
 from training.batches import Data
 from training.checkpoint import CheckpointError, ModelConfig, RunConfig, RunFolder
 from training.curves import plot_history
 from training.data import ImageData, held_out_count, hold_out, load_extra, load_images
 from training.device import pick_device
-from training.environment import environment
 from training.processes import ALONE, Processes, joined
 from training.progress import progress_bar, tensorboard
 from training.recipes import ACTIVATION_OF_RECIPE
@@ -20,18 +20,25 @@ from training.validation import TrainingStoppedError
 
 
 def main() -> None:
-    arguments = parse()
     try:
-        with joined() as processes:
-            reached = run(arguments, processes)
+        arguments = parse()
+        try:
+            with joined() as processes:
+                reached = run(arguments, processes)
+        except KeyboardInterrupt:
+            sys.exit(f"\nstopped; {_way_on(arguments)}")
         if processes.is_first:
             print(reached)
     except (ArgumentError, CheckpointError, DataError, TrainingStoppedError, OSError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        if not RunFolder(arguments.out).has_begun:
-            sys.exit("\nstopped; nothing was written")
-        sys.exit(f"\nstopped; go on with: python -m training --data {arguments.data} --out {arguments.out} --resume")
+
+
+def _way_on(arguments: Arguments) -> str:
+    """How to go on after an interruption: by the same command and --resume."""
+    if not RunFolder(arguments.out).has_begun:
+        return "nothing was written"
+    given = sys.argv[1:] if arguments.resume else [*sys.argv[1:], "--resume"]
+    return f"go on with: {shlex.join([*PROGRAM.split(), *given])}"
 
 
 def run(arguments: Arguments, processes: Processes = ALONE) -> str:
@@ -47,10 +54,8 @@ def run(arguments: Arguments, processes: Processes = ALONE) -> str:
         )
     device = pick_device(arguments.deterministic)
     with folder.claimed() if processes.is_first else nullcontext():
-        if processes.is_first:
-            if not arguments.resume:
-                folder.create(config)
-            folder.save_environment(environment(device, processes))
+        if processes.is_first and not arguments.resume:
+            folder.create(config)
         processes.wait()
         total = recipe.epochs * (len(data.training) // recipe.batch_size) * recipe.batch_size
         done = total * len(folder.history()) // recipe.epochs
@@ -84,7 +89,7 @@ def _prepared(arguments: Arguments, folder: RunFolder) -> tuple[RunConfig, Data]
     if earlier is None:
         _model(arguments, num_classes=2)  # reading the data can take minutes
         if arguments.start is not None:
-            RunFolder(arguments.start).config()
+            RunFolder(arguments.start).load_model("best")
     of = earlier or arguments
     images = load_images(arguments.data, "train", of.image_shape, of.jpeg_scale)
     source = arguments.extra or (earlier.extra if earlier else None)

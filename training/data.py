@@ -143,13 +143,17 @@ def load_extra(source: str, like: ImageData, jpeg_scale: JpegScale = "full") -> 
     try:
         with np.load(source, allow_pickle=False) as arrays:
             pixels, labels = arrays["image"], arrays["label"]
-    except (OSError, KeyError, ValueError) as error:
+    except Exception as error:  # numpy, zipfile and zlib raise many kinds
         raise DataError(f"extra data {source!r} cannot be read: {error}. Expected arrays image and label") from error
-    if pixels.dtype != np.uint8 or pixels.shape[1:] != (*like.shape, 3) or len(labels) != len(pixels):
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (*like.shape, 3) or labels.shape != pixels.shape[:1]:
         raise DataError(
-            f"extra data {source!r} has images {pixels.shape} of {pixels.dtype} and {len(labels)} labels; expected "
-            f"uint8 (n, {like.shape[0]}, {like.shape[1]}, 3) and n labels"
+            f"extra data {source!r} has images {pixels.shape} of {pixels.dtype} and labels {labels.shape}; expected "
+            f"uint8 (n, {like.shape[0]}, {like.shape[1]}, 3) and labels (n,)"
         )
+    if not len(labels):
+        raise DataError(f"extra data {source!r} holds no images")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise DataError(f"extra data {source!r} has labels of {labels.dtype}; expected integers")
     if not 0 <= labels.min() <= labels.max() < len(like.classes):
         raise DataError(
             f"extra data {source!r} has labels {labels.min()} to {labels.max()}; expected 0 to {len(like.classes) - 1}"

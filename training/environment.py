@@ -15,7 +15,7 @@ from training.processes import Processes
 PACKAGES = ("fsr-serve", "torch", "numpy", "datasets", "pillow")
 
 
-def environment(device: Device, processes: Processes) -> dict[str, Any]:
+def environment(device: Device, processes: Processes, compiled: bool = False) -> dict[str, Any]:
     """As JSON values; `commit` is None outside a checkout, and ends in + where files differ from it.
 
     The version of a package that is not installed, as ours where its files are only copied, is None.
@@ -29,6 +29,8 @@ def environment(device: Device, processes: Processes) -> dict[str, Any]:
         "processes": processes.count,
         "threads": torch.get_num_threads(),
         "format": str(device.dtype).removeprefix("torch."),
+        "compile": compiled,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
     }
 
 

@@ -71,9 +71,10 @@ def has_ended(recipe: Recipe, history: History) -> bool:
 
 
 def judged_by(recipe: Recipe) -> str:
-    """The measure by which the best weights are chosen: robustness, for what is not trained for any accuracy alone."""
-    is_attacked = recipe.objective_in(recipe.epochs).images == "attacked"
-    return "validation_pgd10_accuracy" if is_attacked else "validation_clean_accuracy"
+    """The measure by which the best weights are chosen: accuracy on images like those that it trains on last."""
+    images = recipe.objective_in(recipe.epochs).images
+    names = {"attacked": "validation_pgd10_accuracy", "noisy": "validation_noisy_accuracy"}
+    return names.get(images, "validation_clean_accuracy")
 
 
 def is_stale(values: Sequence[float], epochs: int) -> bool:

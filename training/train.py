@@ -18,6 +18,7 @@ from training.batches import Data, shuffled_batches
 from training.checkpoint import CheckpointError, RunConfig, RunFolder
 from training.craft import craft
 from training.device import Device
+from training.environment import environment
 from training.processes import Processes
 from training.recipes import Recipe
 from training.schedule import attack_steps, has_ended, judged_by, learning_rate
@@ -63,6 +64,8 @@ def train(
         state.model.compile(dynamic=False)
     for line in history[-1:]:
         stop_if_overfitted(line, recipe)
+    if processes.is_first and not has_ended(recipe, history):
+        folder.save_environment(environment(device, processes, compiled), len(history) + 1)
     scale, scaled = 0.0, data
     while not has_ended(recipe, history):
         epoch = len(history) + 1
@@ -76,9 +79,10 @@ def train(
         with device.training():
             metrics = train_epoch(state, scaled, recipe, epoch, steps, order, device, processes, progress)
         if not math.isfinite(metrics["loss"]):
+            start = f" and --start {folder.path} for its best weights" if state.best >= 0 else ""
             raise TrainingStoppedError(
-                f"epoch {epoch}: the loss is {metrics['loss']}; nothing of this epoch was kept. "
-                "Go on from the last one with a lower learning rate, or look for bad images in the data"
+                f"epoch {epoch}: the loss is {metrics['loss']}; nothing of this epoch was kept. Begin another run with "
+                f"--learning-rate below {recipe.learning_rate}{start}, or look for bad images in the data"
             )
         trained = time.monotonic()
         for network in (state.averaged, state.model):  # what is kept and restored is the first process's

@@ -5,6 +5,7 @@ A check averages the ranks of its signals among those of n clean images. Its p-v
 alpha has a p-value of at most alpha.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
@@ -43,6 +44,15 @@ class Calibration:
     @property
     def checks(self) -> tuple[CheckName, ...]:
         return tuple(self._scores)
+
+    @property
+    def least_p_value(self) -> float:
+        """Of an image more suspicious than all the clean ones."""
+        return 1 / (self.n + 1)
+
+    def least_rate(self, checks: int) -> float:
+        """The lowest rate of false alarms, in steps of 0.0001, at which so many checks together can find anything."""
+        return math.ceil(checks * self.least_p_value * 10_000) / 10_000
 
     def p_values(self, check: CheckName, signals: Mapping[Signal, Floats]) -> np.ndarray:
         """Of images with these signals, (m,) in (0, 1]: the smaller, the more suspicious."""

@@ -4,14 +4,16 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
 
 from fsr_serve.artifact import CHECKS_FILE, ModelVersion
+from fsr_serve.checks.alarms import Alarms, Requester
 from fsr_serve.checks.calibration import CHECKS, Calibration, CheckName
 from fsr_serve.checks.history import QueryHistory
 from fsr_serve.checks.signals import NEEDS, Heads, Observer
@@ -43,11 +45,16 @@ class CheckLimits:
     share: float
     queue_images: int
 
+    @property
+    def threshold(self) -> float:
+        """Of each check's p-value. Bonferroni: together the checks raise no more false alarms than one may."""
+        return self.false_alarm_rate / len(self.checks)
+
 
 class Checker:
     """The checks of a version. All methods but `open` and `warm` belong to the event loop.
 
-    `history` sees every image, for about 0.2 ms each; the others those that are asked about or watched.
+    `history` sees every image, in a thread of its own; the others those that are asked about or watched.
     """
 
     def __init__(
@@ -68,13 +75,15 @@ class Checker:
         self._of_graphs: list[CheckName] = [name for name in limits.checks if name != "history"]
         self._queued = 0
         self._thread = ThreadPoolExecutor(1, "checks")
+        self._history_thread = ThreadPoolExecutor(1, "history")
+        self._alarms = Alarms()
         self._unasked: set[asyncio.Task[None]] = set()
 
     @classmethod
     def open(
         cls, version: ModelVersion, limits: CheckLimits, metrics: Metrics, *, device: Device, threads: int | None
     ) -> "Checker":
-        """Raises ArtifactError for a version that was not calibrated for these checks."""
+        """Raises ArtifactError for a version that was not calibrated for these checks, or on too few images."""
         if CHECKS_FILE not in version.manifest.files:
             raise ArtifactError(
                 f"FSR_CHECKS is {','.join(limits.checks)} but {version.path} was never calibrated for checks. "
@@ -85,6 +94,12 @@ class Checker:
             raise ArtifactError(
                 f"FSR_CHECKS names {', '.join(missing)}, for which {version.path} has no graph or no calibration; "
                 f"expected some of {', '.join(calibration.checks)}"
+            )
+        if limits.threshold < calibration.least_p_value:
+            raise ArtifactError(
+                f"FSR_FALSE_ALARM_RATE is {limits.false_alarm_rate:g} for {len(limits.checks)} checks, at which none "
+                f"could ever find anything: {version.path} was calibrated on {calibration.n} images. Expected at least "
+                f"{calibration.least_rate(len(limits.checks)):g}, fewer checks, or a calibration on more images"
             )
         signals = {signal for name in limits.checks for signal in CHECKS[name]} & NEEDS.keys()
         observer = Observer(version, signals, device=device, threads=threads) if signals else None
@@ -99,80 +114,91 @@ class Checker:
         except Exception as error:  # onnxruntime raises its own kinds, none of them public
             raise ArtifactError(f"the graphs of the checks cannot run: {error}") from error
 
-    def remember(self, images: Images) -> list[Results]:
+    @contextmanager
+    def room(self, count: int) -> Iterator[None]:
+        """Keep room for `count` images among those that wait to be checked. Raises RejectedError 429 `checks_busy`."""
+        if self._queued + count > self._limits.queue_images:
+            raise RejectedError(
+                429,
+                "checks_busy",
+                f"{self._queued} images wait to be checked; at most {self._limits.queue_images} may, with these "
+                f"{count}. Come back later, or ask without evidence",
+                retry_after_seconds=1,
+            )
+        self._queued += count
+        try:
+            yield
+        finally:
+            self._queued -= count
+
+    async def remember(self, images: Images, requester: Requester) -> list[Results]:
         """What the history says of each of the images (n, 3, h, w), which are part of it from now on."""
         if self._history is None:
             return [{} for _ in images]
-        return self._results(
-            {"history": self._calibration.p_values("history", {"similar": self._history.count(images)})}
-        )
+        loop = asyncio.get_running_loop()
+        counts = await loop.run_in_executor(self._history_thread, self._history.count, images)
+        return self._results({"history": self._calibration.p_values("history", {"similar": counts})}, requester)
 
-    async def check(self, images: Images, remembered: Sequence[Results], deadline: float) -> list[Evidence]:
+    async def check(
+        self, images: Images, remembered: Sequence[Results], deadline: float, requester: Requester
+    ) -> list[Evidence]:
         """The evidence on each of the images (n, 3, h, w), uint8 or float32 in [0, 1], and what is `remembered` of it.
 
-        `deadline` is a time of the running loop. Raises RejectedError: 429 `checks_busy`, 504 `deadline_exceeded`.
+        There must be `room` for them. `deadline` is a time of the running loop. Raises RejectedError 504
+        `deadline_exceeded`.
         """
-        found = await self._check_in_thread(images, deadline)
+        found = await self._check_in_thread(images, deadline, requester)
         for evidence, results in zip(found, remembered, strict=True):
             evidence["checks"] |= results
             evidence["is_suspicious"] = any(result["is_suspicious"] for result in evidence["checks"].values())
         return found
 
-    def watch(self, images: Images, deadline: float) -> None:
+    def watch(self, images: Images, deadline: float, requester: Requester) -> None:
         """Check a share of what nobody asked about, for the metrics alone; nothing while too many wait."""
         if self._observer is None or random.getrandbits(32) >= self._limits.share * 2**32:
             return
-        task = asyncio.get_running_loop().create_task(self._watch(images, deadline))
+        task = asyncio.get_running_loop().create_task(self._watch(images, deadline, requester))
         self._unasked.add(task)
         task.add_done_callback(self._unasked.discard)
 
-    async def _watch(self, images: Images, deadline: float) -> None:
+    async def _watch(self, images: Images, deadline: float, requester: Requester) -> None:
         try:
-            await self._check_in_thread(images, deadline)
+            with self.room(len(images)):
+                await self._check_in_thread(images, deadline, requester)
         except RejectedError:
             self._metrics.unchecked.inc(len(images))
         except Exception:  # the answer was given long ago
             logger.exception("the checks failed")
             self._metrics.unchecked.inc(len(images))
 
-    async def _check_in_thread(self, images: Images, deadline: float) -> list[Evidence]:
-        if self._queued + len(images) > self._limits.queue_images:
-            raise RejectedError(
-                429,
-                "checks_busy",
-                f"{self._queued} images wait to be checked; at most {self._limits.queue_images} may, with these "
-                f"{len(images)}. Come back later, or ask without evidence",
-                retry_after_seconds=1,
-            )
+    async def _check_in_thread(self, images: Images, deadline: float, requester: Requester) -> list[Evidence]:
         given_up = threading.Event()
-        self._queued += len(images)
         try:
             async with asyncio.timeout_at(deadline):
                 loop = asyncio.get_running_loop()
-                return await loop.run_in_executor(self._thread, self._check, images, given_up.is_set)
+                return await loop.run_in_executor(self._thread, self._check, images, requester, given_up.is_set)
         except TimeoutError as error:
             message = "the deadline passed before the images were checked"
             raise RejectedError(504, "deadline_exceeded", message) from error
         finally:
             given_up.set()
-            self._queued -= len(images)
 
-    def _check(self, images: Images, is_given_up: Callable[[], bool]) -> list[Evidence]:
+    def _check(self, images: Images, requester: Requester, is_given_up: Callable[[], bool]) -> list[Evidence]:
         found: list[Evidence] = []
         for first in range(0, len(images), AT_A_TIME):
             if is_given_up():
                 break
             started = perf_counter()
-            found += self._evidence(images[first : first + AT_A_TIME])
+            found += self._evidence(images[first : first + AT_A_TIME], requester)
             self._metrics.check_duration.observe(perf_counter() - started)
         return found
 
-    def _evidence(self, images: Images) -> list[Evidence]:
+    def _evidence(self, images: Images, requester: Requester) -> list[Evidence]:
         if self._observer is None:
             return [self._of({}) for _ in images]
         observed = self._observer.observe(to_floats([images], len(images)))
         p_values = {name: self._calibration.p_values(name, observed.signals) for name in self._of_graphs}
-        evidence = [self._of(results) for results in self._results(p_values)]
+        evidence = [self._of(results) for results in self._results(p_values, requester)]
         if observed.heads is not None:
             for index, one in enumerate(evidence):
                 one["mask_mass"] = float(observed.heads.mask_mass[index])
@@ -184,16 +210,18 @@ class Checker:
         rate = self._limits.false_alarm_rate
         return {"is_suspicious": is_suspicious, "false_alarm_rate": rate, "checks": results}
 
-    def _results(self, p_values: Mapping[CheckName, np.ndarray]) -> list[Results]:
+    def _results(self, p_values: Mapping[CheckName, np.ndarray], requester: Requester) -> list[Results]:
         """The verdicts on images with these p-values (n,) of some checks."""
-        # Bonferroni: together the checks raise no more false alarms than one may
-        threshold = self._limits.false_alarm_rate / len(self._limits.checks)
+        threshold = self._limits.threshold
         rows: list[Results] = [{} for _ in next(iter(p_values.values()))]
         for name, values in p_values.items():
             for row, p_value in zip(rows, values.tolist(), strict=True):
                 row[name] = {"p_value": p_value, "is_suspicious": p_value <= threshold}
                 self._metrics.p_value(name).observe(p_value)
                 self._metrics.suspicious(name).inc(p_value <= threshold)
+        for row in rows:
+            if suspicious := [name for name, result in row.items() if result["is_suspicious"]]:
+                self._alarms.add(requester, suspicious)
         return rows
 
     def _heads(self, heads: Heads, index: int) -> dict[str, ClassProbability]:

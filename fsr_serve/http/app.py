@@ -8,13 +8,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fsr_serve.errors import RejectedError, RequestError
 from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
+from fsr_serve.http.page import PAGE_POLICY, page
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
 from fsr_serve.http.served_request import ServedRequest, plain_or_new
 from fsr_serve.keys import Scope as KeyScope
@@ -37,6 +38,7 @@ def create_app(server: Callable[[], Server]) -> Starlette:
             Route(BENTOML_ROUTE, _Observed(BENTOML_ROUTE, classify_file, "infer"), methods=["POST"]),
             *_open_inference_routes(),
             *_admin_routes(),
+            Route("/", _page, methods=["GET"]),
             Route("/livez", _live, methods=["GET"]),
             Route("/readyz", _ready, methods=["GET"]),
             Route("/metrics", _metrics, methods=["GET"]),
@@ -130,8 +132,20 @@ class _Observed:
         finally:
             request.release()
         response.headers["X-Request-ID"] = request.request_id
+        if server.lifecycle.is_draining:
+            response.headers["Connection"] = "close"  # so that the next request goes to another server
         server.metrics.requests(self._route, response.status_code).inc()
-        server.metrics.request_duration(self._route).observe(perf_counter() - started)
+        seconds = perf_counter() - started
+        server.metrics.request_duration(self._route).observe(seconds)
+        if server.settings.access_log:
+            logger.info(
+                "request %s of %s: %s %s in %.1f ms",
+                request.request_id,
+                "anybody" if request.key is None else f"key {request.key!r}",
+                self._route,
+                response.status_code,
+                1000 * seconds,
+            )
         return response
 
     def _refuse(self, request: ServedRequest, error: RequestError) -> Response:
@@ -143,6 +157,10 @@ def _count(metrics: Metrics, error: RequestError) -> None:
     metrics.errors.labels(error.code).inc()
     if isinstance(error, RejectedError):
         metrics.rejected.labels(error.code).inc()
+
+
+async def _page(request: Request) -> Response:
+    return HTMLResponse(page(), headers={"Content-Security-Policy": PAGE_POLICY})
 
 
 async def _live(request: Request) -> Response:

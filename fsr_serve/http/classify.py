@@ -43,7 +43,7 @@ async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages
 
     async def compute() -> list[Prediction | RequestError]:
         images: EncodedImages = [body] if parse is None else await classifier.parse(partial(parse, body), deadline)
-        return await classifier.classify(images, top_k, stages, deadline, with_evidence)
+        return await classifier.classify(images, top_k, stages, deadline, request.requester, with_evidence)
 
     results = await while_connected(request, compute())
     errors = [result for result in results if isinstance(result, RequestError)]

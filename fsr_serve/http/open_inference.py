@@ -50,6 +50,7 @@ async def model_metadata(request: ServedRequest) -> Response:
 
 async def model_ready(request: ServedRequest) -> Response:
     classifier = _classifier(request)
+    await request.server.check_ready()
     answer: ModelReadiness = {"name": classifier.version.name, "ready": True}
     return JSONResponse(answer)
 
@@ -72,9 +73,10 @@ async def infer(request: ServedRequest) -> Response:
     async def compute() -> tuple[InferCall, Floats]:
         deadline = read_at + timeout
         call = await classifier.parse(partial(parse, body, json_bytes, size, server.settings.max_images), deadline)
+        server.select(call.request.model_name, None)
         if (asked := call.request.parameters.timeout) is not None:
             deadline = min(deadline, read_at + asked / 1e6)
-        return call, await _logits(classifier, call.images, stages, deadline)
+        return call, await _logits(request, classifier, call.images, stages, deadline)
 
     call, logits = await while_connected(request, compute())
     tensor, binary = encode(call, logits, classifier.classes)
@@ -93,7 +95,9 @@ async def infer(request: ServedRequest) -> Response:
     )
 
 
-async def _logits(classifier: Classifier, images: Images | list[bytes], stages: Stages, deadline: float) -> Floats:
+async def _logits(
+    request: ServedRequest, classifier: Classifier, images: Images | list[bytes], stages: Stages, deadline: float
+) -> Floats:
     if isinstance(images, list):
         pixels = []
         for index, image in enumerate(await classifier.decode(images, stages, deadline)):
@@ -103,7 +107,7 @@ async def _logits(classifier: Classifier, images: Images | list[bytes], stages: 
         images = np.stack(pixels)
     else:
         classifier.batcher.admit(len(images), deadline)
-    return await classifier.logits(images, stages, deadline)
+    return await classifier.logits(images, stages, deadline, request.requester)
 
 
 def _classifier(request: ServedRequest) -> Classifier:

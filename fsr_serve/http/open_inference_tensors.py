@@ -63,6 +63,8 @@ class RequestParameters(_Strict):
 
 class InferRequest(_Strict):
     id: str | None = Field(default=None, max_length=256)
+    model_name: str | None = None
+    """KServe's client repeats it beside the path."""
     parameters: RequestParameters = RequestParameters()
     inputs: list[InferInput] = Field(min_length=1, max_length=1)
     outputs: list[InferOutput] = Field(default=[], max_length=1)

@@ -147,7 +147,7 @@ def _open_inference() -> Json:
         parameters = [path_parameter(name) for name in names]
         paths[route] = get(f"model{suffix}_metadata", "Inputs and outputs", schemas.ModelMetadata, parameters, 404)
         paths[f"{route}/ready"] = get(
-            f"model{suffix}_ready", "200 when the model is loaded", schemas.ModelReadiness, parameters, 404
+            f"model{suffix}_ready", "200 when it serves, as /readyz", schemas.ModelReadiness, parameters, 404, 503
         )
         paths[f"{route}/infer"] = {"post": _infer(f"infer{suffix}", parameters)}
     return paths
@@ -225,6 +225,7 @@ def _admin() -> Json:
 def _health() -> Json:
     unready = {503: ("draining", "not_ready")}
     text: Any = {"text/plain": {"schema": {"type": "string"}}}
+    html: Any = {"text/html": {"schema": {"type": "string"}}}
     any_object: Any = {"application/json": {"schema": {"type": "object"}}}
     ready = operation("ready", "200 when requests should come here", schemas.Readiness, errors=unready)
     return {
@@ -251,5 +252,6 @@ def _health() -> Json:
             )
         },
         "/metrics": {"get": operation("metrics", "Prometheus text, all workers together", text, scope="metrics")},
+        "/": {"get": operation("page", "A page to try the server with", html)},
         "/openapi.json": {"get": operation("openapi", "This document", any_object)},
     }

@@ -6,6 +6,7 @@ import re
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
+from fsr_serve.checks.alarms import Requester
 from fsr_serve.server import Server
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -37,6 +38,10 @@ class ServedRequest(Request):
         """So many more bytes of the body. Raises RejectedError where the worker holds too many."""
         self.server.bodies.take(count)
         self.held_bytes += count
+
+    @property
+    def requester(self) -> Requester:
+        return Requester(self.request_id, self.key)
 
     def release(self) -> None:
         """The body is needed no more."""

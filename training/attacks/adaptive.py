@@ -1,7 +1,7 @@
-"""PGD that knows FSR: other gradients of its masks, all of its heads, its features.
+"""PGD that knows FSR, or its rivals: other gradients of its masks, all of its heads, its features.
 
 All begin at the images plus `start`, (n, 3, h, w), leave an image as soon as it is misclassified, as what they climb
-may go on without that, and raise ValueError for a model without FSR.
+may go on without that, and raise ValueError for a model without FSR; `all_heads` takes CAS and CIFS too.
 """
 
 from collections.abc import Callable, Iterator
@@ -54,12 +54,15 @@ def all_heads(
     start: Tensor | None = None,
     loss: Loss = cross_entropy,
 ) -> Tensor:
-    """PGD on the mean loss of the logits z and, of every FSR module, the robust z+ and the recalibrated z~."""
-    network = _with_fsr(model)
+    """PGD on the mean loss of the logits z and, of every FSR module, the robust z+ and the recalibrated z~.
+
+    Of CAS and CIFS on that of z and of all probes, jointly as their authors attack them.
+    """
+    network = model if isinstance(model, FSRNet) and model.has_probes else _with_fsr(model)
 
     def aim(attacked: Tensor) -> Aim:
         heads = network.heads(attacked)
-        logits = [heads.logits, *(part for fsr in heads.fsr for part in (fsr.robust, fsr.recalibrated))]
+        logits = [heads.logits, *(part for fsr in heads.fsr for part in (fsr.robust, fsr.recalibrated)), *heads.probes]
         return Aim(torch.stack([loss(part, labels) for part in logits]).mean(dim=0), heads.logits)
 
     return _until_wrong(aim, images, labels, start, epsilon=epsilon, step_size=step_size, steps=steps)

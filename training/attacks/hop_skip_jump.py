@@ -1,5 +1,6 @@
 """HopSkipJump, L-infinity (Chen et al., IEEE S&P 2020, arXiv 1904.02144): sees only which class is the likeliest."""
 
+import math
 from collections.abc import Callable
 from itertools import count
 
@@ -20,6 +21,8 @@ NOISE_STARTS = 20
 """Images of noise that are tried as starts before as many other images of the batch are."""
 HALVINGS = 20
 """Of a jump, at most."""
+LEAST_QUERIES = 2 + math.ceil(math.log2(1 / TOLERANCE)) + FIRST_PROBES + 1
+"""The image, a start, the bisection between them, the first estimate and a jump."""
 LARGEST_BATCH = 1500
 
 

@@ -14,6 +14,8 @@ SIGMA = 0.1
 LEARNING_RATE = 0.008
 TEST_EVERY = 10
 """Iterations between two looks at whether the mean itself is misclassified."""
+LEAST_QUERIES = 1 + SAMPLES
+"""A look at the mean, and the samples of one step."""
 LARGEST_BATCH = 1500
 
 

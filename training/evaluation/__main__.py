@@ -4,6 +4,7 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
+    "certify": "training.evaluation.certify_command",
     "corruptions": "training.evaluation.corruptions_command",
     "features": "training.evaluation.features_command",
     "maps": "training.evaluation.maps_command",

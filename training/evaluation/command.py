@@ -10,20 +10,19 @@ import tyro
 
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
 from training.data import ImageData
-from training.evaluation.inspection import check_counts, check_epsilon, check_seed, open_data, spread
+from training.evaluation.inspection import check_attacks, check_counts, check_epsilon, check_seed, open_data, spread
 from training.evaluation.measure import Job, Network
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
 from training.evaluation.record import of_clean_images, record, record_worst
-from training.evaluation.results import Measurement, Result, weights_sha256
+from training.evaluation.results import Measurement, Result, forget, kept_result, weights_sha256
 from training.evaluation.separated import FeatureName
 from training.evaluation.suite import (
-    MASKS_OF,
-    NEED_FSR,
     TRANSFERS,
     CheckpointAttack,
     batch_of,
     definition_of,
+    least_queries_of,
     queries_of,
 )
 from training.models import FSRNet
@@ -71,6 +70,8 @@ class Arguments:
     """Images at a time, and between two saves; by default fewer for attacks that take long."""
     processes: int = 1
     """That share the batches, each with its part of the cores, and the GPUs in turn."""
+    again: bool = False
+    """Measure anew what was measured before. To go on after an interruption, leave it out."""
     source: Path | None = None
     """Run folder of the network that pgd20_transfer, ti_fgsm and di_fgsm are crafted on, by its best weights."""
 
@@ -96,7 +97,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (CheckpointError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from here")
+        sys.exit(f"\nstopped; the same command{' without --again' * arguments.again} goes on from here")
 
 
 def report(arguments: Arguments) -> str:
@@ -110,7 +111,8 @@ def report(arguments: Arguments) -> str:
     if arguments.feature != "output":
         _check_passed_on(model, arguments)
     names = _parts(arguments.attacks)
-    _check_fsr(names, arguments, config)
+    check_attacks(names, arguments.checkpoint, config)
+    _check_queries(names, arguments.queries)
     source, crafted_on = _source(names, arguments, config)
     data, data_name = _images(arguments, config)
     clean = of_clean_images(
@@ -131,27 +133,44 @@ def report(arguments: Arguments) -> str:
         f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
     ]
     network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256, arguments.feature)
+    asked = _measurements(arguments, names, clean, len(config.classes), crafted_on)
+    ensemble = _ensemble(arguments, clean)
+    if arguments.again:
+        for measurement in (*asked.values(), *ensemble):
+            forget(arguments.checkpoint, measurement)
     results: dict[str, Result] = {}
-
-    def measured(measurement: Measurement, attack: CheckpointAttack | None) -> None:
+    for attack, measurement in asked.items():
+        kept = kept_result(arguments.checkpoint, measurement)
         budget = arguments.budget(attack) if attack else Budget()
         job = Job(network, attack, arguments.epsilon, arguments.seed, budget, source)
         batch = arguments.batch or batch_of(attack, budget)
         result = record(job, data, measurement, batch=batch, processes=arguments.processes)
         results[result.attack] = result
-        lines.append(_line(result))
-
-    measured(clean, None)
-    for name in names:
-        definition = definition_of(name, arguments.budget(name), len(config.classes), arguments.batch)
-        definition += crafted_on if name in TRANSFERS else ""
-        measured(replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon), name)
-    if "ensemble" in arguments.attacks:
-        parts = ("clean", *ENSEMBLE)
-        definition = f"right under each of {', '.join(parts)}{arguments.how_hard}"
-        ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
-        lines.append(_line(record_worst(arguments.checkpoint, ensemble, [results[name] for name in parts])))
+        lines.append(_line(result, is_new=result != kept))
+    for measurement in ensemble:
+        kept = kept_result(arguments.checkpoint, measurement)
+        worst = record_worst(arguments.checkpoint, measurement, [results[name] for name in ("clean", *ENSEMBLE)])
+        lines.append(_line(worst, is_new=worst != kept))
     return "\n".join(lines)
+
+
+def _measurements(
+    arguments: Arguments, names: Sequence[CheckpointAttack], clean: Measurement, num_classes: int, crafted_on: str
+) -> dict[CheckpointAttack | None, Measurement]:
+    """What is measured of each attack, and of none."""
+    asked: dict[CheckpointAttack | None, Measurement] = {None: clean}
+    for name in names:
+        definition = definition_of(name, arguments.budget(name), num_classes, arguments.batch)
+        definition += crafted_on if name in TRANSFERS else ""
+        asked[name] = replace(clean, attack=name, definition=definition, epsilon=arguments.epsilon)
+    return asked
+
+
+def _ensemble(arguments: Arguments, clean: Measurement) -> list[Measurement]:
+    """What is measured of the ensemble, if it is asked for."""
+    definition = f"right under each of {', '.join(('clean', *ENSEMBLE))}{arguments.how_hard}"
+    ensemble = replace(clean, attack="ensemble", definition=definition, epsilon=arguments.epsilon)
+    return [ensemble] if "ensemble" in arguments.attacks else []
 
 
 def _parts(attacks: Sequence[CheckpointAttack | Literal["ensemble"]]) -> list[CheckpointAttack]:
@@ -178,16 +197,12 @@ def _check_passed_on(model: FSRNet, arguments: Arguments) -> None:
         raise DataError(f"feature is {arguments.feature!r}: {error}") from error
 
 
-def _check_fsr(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> None:
-    need = [name for name in names if name in NEED_FSR]
-    if need and not config.model.fsr:
-        raise DataError(f"{', '.join(need)} attack the masks and heads of FSR, which {arguments.checkpoint} has not")
+def _check_queries(names: Sequence[CheckpointAttack], queries: int | None) -> None:
+    """Raises DataError where an attack could not take a single step: what it leaves right is no robustness."""
     for name in names:
-        if name in MASKS_OF and config.model.mask not in MASKS_OF[name]:
-            raise DataError(
-                f"{name} goes through masks of the kind {' or '.join(MASKS_OF[name])}; the mask of "
-                f"{arguments.checkpoint} is {config.model.mask}. Leave it out"
-            )
+        least = least_queries_of(name)
+        if queries is not None and queries < least:
+            raise DataError(f"queries is {queries}; expected {least:,} or more, the price of one step of {name}")
 
 
 def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> tuple[Network | None, str]:
@@ -207,6 +222,7 @@ def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: Run
     return source, f", crafted on {trained}"
 
 
-def _line(result: Result) -> str:
+def _line(result: Result, *, is_new: bool) -> str:
     interval = f"{result.low:>11.2%} - {result.high:.2%}"
-    return f"{result.attack:<14}{result.accuracy:>10.2%}{interval}   {result.definition}"
+    when = "" if is_new else f"; measured {result.measured}"
+    return f"{result.attack:<14}{result.accuracy:>10.2%}{interval}   {result.definition}{when}"

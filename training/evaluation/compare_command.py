@@ -12,6 +12,7 @@ from training.evaluation.compare import Comparison, ComparisonError, compare, le
 from training.evaluation.compare_plot import plot
 from training.evaluation.results import Result, load_flags
 from training.evaluation.runs import Run, load_run
+from training.evaluation.statistics import mean_difference, over_seeds
 from training.source import DataError
 
 
@@ -20,8 +21,9 @@ class Arguments:
     """Compare two runs on the images that both were measured on, best and last weights apart; or several such pairs.
 
     Correctness is paired image by image: the interval is of the difference on the same images (Agresti and Min), and
-    p is McNemar's exact one, of a difference at least as large if the two were equally good. With several attacks
-    looked at, a small p or two is to be expected.
+    p is McNemar's exact one, of a difference at least as large if the two were equally good. A small p says that two
+    networks differ, not that two methods do: that takes several seeds. With several attacks looked at, a small p or two
+    is to be expected.
     """
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -60,7 +62,7 @@ def main(args: Sequence[str] | None = None) -> None:
 def report(pairs: Sequence[Pair]) -> Iterator[str]:
     """Lines of Markdown."""
     yield "Percent right with 95 % intervals (Wilson), and of the difference (Agresti and Min); p: McNemar, exact,"
-    yield "two-sided."
+    yield "two-sided. Both are over images: they say that two networks differ, not that two methods do."
     for pair in pairs:
         first, second = pair.first, pair.second
         yield ""
@@ -72,6 +74,10 @@ def report(pairs: Sequence[Pair]) -> Iterator[str]:
             yield ""
             yield "Not compared, as only one run has it:"
             yield from (f"- {line}" for line in alone)
+    for weights in ("best", "last"):
+        yield from _over_pairs(
+            weights, [one for pair in pairs for one in pair.compared if one.first.weights == weights]
+        )
 
 
 def load_pair(first: Path, second: Path) -> Pair:
@@ -100,6 +106,22 @@ def _table(weights: str, found: Sequence[Comparison]) -> Iterator[str]:
             f"| {value:+.2f} ({low:+.1f} to {high:+.1f}) | {one.test.only_first:,} | {one.test.only_second:,} "
             f"| {one.test.p:.2g} |"
         )
+
+
+def _over_pairs(weights: str, compared: Sequence[Comparison]) -> Iterator[str]:
+    """What enough pairs were compared by: the mean of their differences, whose interval is over networks."""
+    rows = []
+    for subject, title in titles(compared).items():
+        values = [100 * one.difference.value for one in compared if one.subject == subject]
+        if spread := over_seeds(values):
+            mean, low, high = mean_difference(values)
+            cells = f"{mean:+.2f} ({low:+.1f} to {high:+.1f}) | {spread.deviation:.2f}"
+            rows.append(f"| {title} | {subject.n:,} | {len(values)} | {cells} |")
+    if rows:
+        yield ""
+        yield f"| {weights} weights, over pairs | n | pairs | mean of second - first, 95 % (t) | sd |"
+        yield "|---|---:|---:|---:|---:|"
+        yield from rows
 
 
 def _share(result: Result) -> str:

@@ -14,7 +14,7 @@ from training.evaluation.inspection import check_counts, check_seed, open_data, 
 from training.evaluation.measure import Job, Network
 from training.evaluation.protocol import Budget
 from training.evaluation.record import of_clean_images, record
-from training.evaluation.results import Result
+from training.evaluation.results import Measurement, Result, forget, kept_result
 from training.source import DataError
 
 FEW_VERSIONS = 10
@@ -45,6 +45,8 @@ class Arguments:
     """Images at a time, and between two saves; by default 250, or 25 for the grid."""
     processes: int = 1
     """That share the batches, each with its part of the cores, and the GPUs in turn."""
+    again: bool = False
+    """Measure anew what was measured before. To go on after an interruption, leave it out."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -55,7 +57,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (CheckpointError, DataError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("\nstopped; the same command goes on from here")
+        sys.exit(f"\nstopped; the same command{' without --again' * arguments.again} goes on from here")
 
 
 def report(arguments: Arguments) -> Iterator[str]:
@@ -70,17 +72,27 @@ def report(arguments: Arguments) -> Iterator[str]:
     clean = of_clean_images(arguments.checkpoint, arguments.weights, data, data_name, seed=arguments.seed)
     network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256)
 
+    names = [name for kind in dict.fromkeys(arguments.kinds) for name in names_of(kind)]
+    asked: dict[str | None, Measurement] = {None: clean}
+    asked |= {name: replace(clean, attack=name, definition=CHANGES[name].definition) for name in names}
+    if arguments.again:
+        for measurement in asked.values():
+            forget(arguments.checkpoint, measurement)
+    kept = [one for one in (kept_result(arguments.checkpoint, measurement) for measurement in asked.values()) if one]
+
     def measured(name: str | None) -> Result:
-        measurement = clean if name is None else replace(clean, attack=name, definition=CHANGES[name].definition)
         job = Job(network, None, 0.0, arguments.seed, Budget(), change=name)
         many = name is not None and len(CHANGES[name].versions) > FEW_VERSIONS
         batch = arguments.batch or (25 if many else 250)
-        return record(job, data, measurement, batch=batch, processes=arguments.processes)
+        return record(job, data, asked[name], batch=batch, processes=arguments.processes)
 
     unchanged = measured(None)
-    found = {name: measured(name) for kind in dict.fromkeys(arguments.kinds) for name in names_of(kind)}
+    found = {name: measured(name) for name in names}
     yield f"{arguments.checkpoint}, {arguments.weights} weights; {data_name}, n = {len(data)}, seed {arguments.seed}"
     yield f"clean: {_share(unchanged)} % with the 95 % interval (Wilson)"
+    if kept:
+        days = sorted({result.measured for result in kept})
+        yield f"{len(kept)} of {len(asked)} figures were measured before, on {', '.join(days)}"
     yield from _corruptions([kind for kind in CORRUPTIONS if kind in arguments.kinds], found)
     yield from _rotations([found[kind] for kind in arguments.kinds if kind in found])
 

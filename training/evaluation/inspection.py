@@ -1,6 +1,8 @@
 """What commands start from: a run, its data, a new folder, arguments in range; or a message saying why not."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -11,7 +13,15 @@ from training.data import ImageData, load_images
 from training.evaluation.protocol import Budget
 from training.evaluation.results import weights_sha256
 from training.evaluation.separated import fsr_modules
-from training.evaluation.suite import TRANSFERS, CheckpointAttack, attack_named, definition_of, queries_of
+from training.evaluation.suite import (
+    MASKS_OF,
+    TRANSFERS,
+    CheckpointAttack,
+    attack_named,
+    definition_of,
+    is_possible,
+    queries_of,
+)
 from training.models import FSRNet
 from training.source import DataError
 
@@ -43,10 +53,13 @@ class Threat:
     epsilon: float
     seed: int
 
-    def build(self, image_shape: tuple[int, int]) -> Attack:
-        """Raises DataError for attacks that are crafted on another network."""
+    def check_against(self, run: Inspected) -> None:
+        """Raises DataError for attacks that are crafted on another network, or that `run` has nothing for."""
         if self.attack in TRANSFERS:
             raise DataError(f"attack is {self.attack!r}, which is crafted on another network; choose a white-box one")
+        check_attacks([self.attack], run.path, run.config)
+
+    def build(self, image_shape: tuple[int, int]) -> Attack:
         return attack_named(
             self.attack, epsilon=self.epsilon, seed=self.seed, image_shape=image_shape, budget=self._budget
         )
@@ -91,6 +104,22 @@ def open_data(run: Path, config: RunConfig, source: str | None, split: str) -> t
         )
     name = config.data_name if source in (None, config.data) else source
     return data, f"{name}, split {split}"
+
+
+def check_attacks(names: Sequence[CheckpointAttack], path: Path, config: RunConfig) -> None:
+    """Raises DataError for attacks that the network in `path` has nothing for, or whose package is not installed."""
+    model = config.model
+    without = [name for name in names if not is_possible(name, replace(model, mask="gumbel"))]
+    if without:
+        raise DataError(f"{', '.join(without)} attack the masks and heads of FSR, which {path} has not")
+    for name in names:
+        if not is_possible(name, model):
+            raise DataError(
+                f"{name} goes through masks of the kind {' or '.join(MASKS_OF[name])}; the mask of "
+                f"{path} is {model.mask}. Leave it out"
+            )
+    if "autoattack" in names and find_spec("pyautoattack") is None:
+        raise DataError("autoattack needs pyautoattack. Install it with: pip install '.[eval]'")
 
 
 def spread(data: ImageData, count: int | None, option: str, *, least: int = 1, most: int | None = None) -> ImageData:

@@ -7,10 +7,11 @@ from typing import get_args
 
 from training.checkpoint import Weights
 from training.evaluation.cost import size_of_network
-from training.evaluation.protocol import EPSILON, is_bounded_by
+from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, Budget, is_bounded_by
 from training.evaluation.results import Result
 from training.evaluation.runs import Run, data_set_of
 from training.evaluation.statistics import Spread, over_seeds
+from training.evaluation.suite import has_usual_queries
 from training.evaluation.tables import SIZE, TIME, Measure, Row, Table
 from training.models import BACKBONES
 
@@ -28,8 +29,10 @@ class Figure:
     low: float | None = None
     high: float | None = None
     n: int | None = None
+    data: str = ""
+    """What it was measured on, with its split."""
     images: str = ""
-    """SHA-256 of the images it was measured on."""
+    """SHA-256 of those images."""
     seed: int | None = None
     """Of the attack."""
 
@@ -115,7 +118,9 @@ def _figures(measures: Sequence[Measure], row: Row, run: Run, weights: Weights) 
 
 
 def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure | None:
-    result = _result(run, weights, measure.attack, row.answered_by, measure.epsilon)
+    """Of several on the most images, of the run's own data before others of that name, under the strongest attack."""
+    fitting = _fitting(run, weights, measure.attack, row.answered_by, measure.epsilon)
+    result = max(fitting, key=lambda one: (one.n, _is_of_own_data(one, run), -one.accuracy), default=None)
     if result is None:
         return None
     return Figure(
@@ -124,24 +129,29 @@ def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure 
         high=100 * result.high,
         n=result.n,
         definition=result.definition,
+        data=result.data,
         images=result.data_sha256,
         seed=result.seed,
     )
 
 
-def _result(
+def _fitting(
     run: Run, weights: Weights, attack: str | None, answered_by: Sequence[str], epsilon: float = EPSILON
-) -> Result | None:
-    """On test images of the run's own data set; of several that on the most images, the latest among equals."""
-    fitting = [
+) -> list[Result]:
+    """On test images of the run's own data set, by attacks of the usual queries or more; the latest first."""
+    return [
         result
-        for result in run.results
+        for result in reversed(run.results)
         if (result.weights, result.attack) == (weights, attack)
         and result.answered_by in answered_by
         and is_bounded_by(epsilon, result.epsilon)
+        and has_usual_queries(result.attack, result.definition)
         and _is_test_of(result.data, run)
     ]
-    return max(reversed(fitting), key=lambda result: result.n, default=None)
+
+
+def _is_of_own_data(result: Result, run: Run) -> bool:
+    return result.data == f"{run.config.data_name}, split test"
 
 
 def _is_test_of(data: str, run: Run) -> bool:
@@ -152,11 +162,13 @@ def _is_test_of(data: str, run: Run) -> bool:
 def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:
     """Seconds of a training epoch, told with the last weights, and of PGD-20, both scaled to the paper's images."""
     epoch = _epoch_time(run) if weights == "last" else None
-    pgd20 = _result(run, weights, "pgd20", ("network",))
+    usual = GRADIENT_ATTACKS["pgd20"].definition(Budget())
+    timed = [one for one in _fitting(run, weights, "pgd20", ("network",)) if one.definition == usual]
+    pgd20 = max(timed, key=lambda one: one.n, default=None)
     if pgd20 is None:
         return epoch, None
     definition = f"seconds of all processes for {pgd20.n:,} images scaled to {PAPER_TEST_IMAGES:,}, {pgd20.runtime}"
-    return epoch, Figure(pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n, definition, n=pgd20.n)
+    return epoch, Figure(pgd20.seconds * PAPER_TEST_IMAGES / pgd20.n, definition, n=pgd20.n, data=pgd20.data)
 
 
 def _epoch_time(run: Run) -> Figure | None:

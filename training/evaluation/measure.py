@@ -117,7 +117,8 @@ def _flags(job: Job, part: slice, images: ImageData) -> Flags:
     started = time.perf_counter()
     model, device = _opened(job.network)
     if job.change is None:
-        correct = correct_under(_attack(job, images.shape, part.start), model, images, device)
+        attack = _attack(job, images.shape, part.start)
+        correct = correct_under(attack, model, images, device, batch=len(images))
     else:
         correct = correct_under_change(CHANGES[job.change], model, images, device, seed=job.seed, first=part.start)
     return Flags(part, correct.numpy(), time.perf_counter() - started)

@@ -21,6 +21,8 @@ class Subject:
     """Of the data that commands take unless told otherwise."""
     impossible: Collection[str] = ()
     """Attacks on what the network has not."""
+    rival: str | None = None
+    """The module that it has instead of FSR."""
 
 
 def options_for(subject: Subject, like: Result | None) -> str:

@@ -4,25 +4,26 @@ After Athalye et al. (ICML 2018, arXiv 1802.00420) and Carlini et al. (2019, arX
 no less, gradients find no less than guesses, and no gradient is zero.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import mean
 from typing import Literal, NamedTuple
 
+from training.evaluation.bounds import Bound, Found, LoadFlags, Outcome, outcome_of
 from training.evaluation.changes import USUAL_KINDS, mean_over_severities, names_of
 from training.evaluation.corruptions import CORRUPTIONS
 from training.evaluation.missing import Subject, attack_command, options_for
 from training.evaluation.protocol import GRADIENT_ATTACKS, at_bound, with_bound
 from training.evaluation.results import Result
-from training.evaluation.suite import NEED_FSR, CheckpointAttack, queries_of
+from training.evaluation.suite import ADAPTIVE, CheckpointAttack, queries_of, tries_of
 
-Status = Literal["pass", "fail", "figure", "not run"]
+Status = Outcome | Literal["figure", "not run"]
 
 SLACK = 0.002
 """By which a stronger attack may leave more images right: seeds differ."""
 CONVERGED = 0.003
+UNBOUNDED = 0.01
 LARGEST_GAP = 0.05
 """Of C&W over AutoAttack: more means that something other than strength stops gradients."""
 NO_BETTER = 0.005
@@ -38,10 +39,6 @@ class Verdict(NamedTuple):
     test: str
     status: Status
     found: str
-
-
-Found = Mapping[str, Result]
-"""By `attack` at the epsilon of the test and by `attack@16/255` at any: all on the same images."""
 
 
 def in_words(accuracies: Mapping[str, float]) -> str:
@@ -62,8 +59,8 @@ class Rule:
     number: str
     test: str
     needs: tuple[str, ...]
-    holds: Callable[[Found], bool] | None
-    """None: the figure is reported, and nothing is asked of it."""
+    bounds: Callable[[Found], Sequence[Bound]] | None
+    """What it asks of them. None: the figure is reported, and nothing is asked of it."""
     command: str | None = None
     """That measures what it needs, but for its options; None: the one that runs the attacks that are missing."""
     say: Callable[[Mapping[str, float]], str] = in_words
@@ -76,30 +73,30 @@ class Rule:
         return tries_of(result.definition) >= self.tries.get(result.attack, 1)
 
 
-def tries_of(definition: str) -> int:
-    """Random starts or queries that the definition of an attack names; 1 where it names none."""
-    named = re.search(r"(\d+) (?:random starts|queries|random corners)", definition)
-    return int(named[1]) if named else 1
-
-
-def is_ordered(*attacks: str) -> Callable[[Found], bool]:
-    """Each attack leaves no more images right than the one before it."""
-    return lambda found: all(
-        found[weaker].accuracy >= found[stronger].accuracy - SLACK for weaker, stronger in pairwise(attacks)
-    )
-
-
-def is_no_better(found: Found) -> bool:
-    """None of the attacks beats AutoAttack."""
-    return all(one.accuracy >= found["autoattack"].accuracy - NO_BETTER for one in found.values())
-
-
-def is_weaker(*attacks: str) -> Callable[[Found], bool]:
-    """Attacks that know less leave no fewer images right than PGD-100, which sees all."""
-    return lambda found: all(found[name].accuracy >= found["pgd100"].accuracy - SLACK for name in attacks)
-
-
 SWEEP = ("clean", "pgd20", "pgd20@16/255", "pgd20@32/255", "pgd20@64/255", "pgd100@255/255")
+
+
+def ordered(*attacks: str) -> Sequence[Bound]:
+    """Each attack leaves no more images right than the one before it."""
+    return [Bound(stronger, weaker, SLACK) for weaker, stronger in pairwise(attacks)]
+
+
+def falling(found: Found) -> Sequence[Bound]:
+    """A wider ball leaves no more images right than a narrower one, and none at all almost none."""
+    names = {found[name].epsilon: name for name in SWEEP}
+    return [*ordered(*(names[epsilon] for epsilon in sorted(names))), Bound(SWEEP[-1], None, UNBOUNDED)]
+
+
+def no_better(found: Found) -> Sequence[Bound]:
+    """None of the attacks beats AutoAttack."""
+    return [Bound("autoattack", name, NO_BETTER) for name in found if name != "autoattack"]
+
+
+def weaker(found: Found) -> Sequence[Bound]:
+    """Attacks that know less leave no fewer images right than PGD-100, which sees all."""
+    return [Bound("pgd100", name, SLACK) for name in found if name != "pgd100"]
+
+
 MASKS = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone")
 HEADS = ("all_heads", "all_heads_margin", "feature_matching")
 TRANSFERS = ("pgd20_transfer", "ti_fgsm", "di_fgsm")
@@ -110,49 +107,46 @@ RULES: Sequence[Rule] = (
         "2",
         "stronger attacks leave fewer images right",
         ("fgsm", "pgd20", "pgd100", "autoattack"),
-        is_ordered("fgsm", "pgd20", "pgd100", "autoattack"),
+        lambda found: ordered("fgsm", "pgd20", "pgd100", "autoattack"),
     ),
     Rule(
         "3",
-        f"ten times the steps, each from {RESTARTS} random starts, change accuracy by at most 0.3 points",
+        f"ten times the steps of PGD-100, from {RESTARTS} random starts, change accuracy by at most 0.3 points",
         ("pgd100", "pgd1000"),
-        lambda found: abs(found["pgd100"].accuracy - found["pgd1000"].accuracy) <= CONVERGED,
+        lambda found: [Bound("pgd100", "pgd1000", CONVERGED), Bound("pgd1000", "pgd100", CONVERGED)],
         tries={"pgd1000": RESTARTS},
     ),
     Rule(
         "4",
         "accuracy falls with epsilon, and to at most 1 % without a bound",
         SWEEP,
-        lambda found: (
-            is_ordered(*sorted(SWEEP, key=lambda name: found[name].epsilon))(found)
-            and found[SWEEP[-1]].accuracy <= 0.01
-        ),
+        falling,
     ),
     Rule("5", "AutoAttack", ("autoattack",), None),
     Rule(
         "6",
         "C&W leaves at most 5 points more than AutoAttack",
         ("cw", "autoattack"),
-        lambda found: found["cw"].accuracy - found["autoattack"].accuracy <= LARGEST_GAP,
+        lambda found: [Bound("cw", "autoattack", LARGEST_GAP)],
     ),
     Rule(
         "7",
         "other gradients of the masks beat AutoAttack by at most half a point",
         ("autoattack", *MASKS),
-        is_no_better,
+        no_better,
     ),
     Rule(
         "8",
         "attacks on all heads or on features beat AutoAttack by at most half a point",
         ("autoattack", *HEADS),
-        is_no_better,
+        no_better,
     ),
-    Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), is_weaker(*TRANSFERS)),
+    Rule("11", "attacks by transfer are weaker than white-box ones", ("pgd100", *TRANSFERS), weaker),
     Rule(
         "12",
         "labels alone and random noise are weaker than white-box",
         ("pgd100", *GUESSES),
-        is_weaker(*GUESSES),
+        weaker,
         tries={name: queries_of(name) for name in GUESSES},
     ),
     Rule(
@@ -166,16 +160,15 @@ RULES: Sequence[Rule] = (
 )
 
 
-def judged(rule: Rule, results: Sequence[Result], subject: Subject) -> Verdict:
+def judged(rule: Rule, results: Sequence[Result], subject: Subject, load_flags: LoadFlags) -> Verdict:
     """The rule on the most test images that all it needs was measured on; `not run` and what is missing without any.
 
     Attacks that the network cannot have are left out.
     """
     left_out = [name for name in rule.needs if name in subject.impossible]
     needs = [name for name in rule.needs if name not in subject.impossible]
-    if left_out and not set(needs) & set(NEED_FSR):
-        why = f"does not apply: the network has nothing that {', '.join(left_out)} could attack"
-        return Verdict(rule.number, rule.test, "not run", why)
+    if left_out and not set(needs) & set(ADAPTIVE):
+        return Verdict(rule.number, rule.test, "not run", _nothing_to_attack(left_out, subject))
     groups: dict[str, dict[str, Result]] = {}
     for result in (one for one in results if one.is_on_test_images and rule.accepts(one)):
         group, bound = groups.setdefault(result.data_sha256, {}), result.epsilon
@@ -191,8 +184,18 @@ def judged(rule: Rule, results: Sequence[Result], subject: Subject) -> Verdict:
     of = _any(found)
     figures = rule.say({name: one.accuracy for name, one in found.items()})
     inapplicable = f"; {', '.join(left_out)} cannot be tried on this network" if left_out else ""
-    status: Status = "figure" if rule.holds is None else "pass" if rule.holds(found) else "fail"
-    return Verdict(rule.number, rule.test, status, f"{figures}; n = {of.n:,}, {of.data}{inapplicable}")
+    said = f"{figures}; n = {of.n:,}, {of.data}{inapplicable}"
+    if rule.bounds is None:
+        return Verdict(rule.number, rule.test, "figure", said)
+    asked = [bound.judged(found, load_flags) for bound in rule.bounds(found)]
+    broken = "".join(f"; {one}" for one in asked if one.outcome != "pass")
+    return Verdict(rule.number, rule.test, outcome_of(asked), said + broken)
+
+
+def _nothing_to_attack(left_out: Sequence[str], subject: Subject) -> str:
+    if subject.rival:
+        return f"{', '.join(left_out)} are for FSR; here the masks and features of {subject.rival} are not attacked"
+    return f"does not apply: the network has nothing that {', '.join(left_out)} could attack"
 
 
 def _any(group: Found) -> Result:

@@ -3,27 +3,33 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from pathlib import Path
 
 import torch
 import tyro
 
-from training.accuracy import frozen
+from training.accuracy import BATCH, frozen
 from training.attacks import cross_entropy
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
+from training.device import pick_device
+from training.evaluation.bounds import outcome
 from training.evaluation.compare import ComparisonError, compare, titles
 from training.evaluation.deployed import checked, deployed, through_uploads
+from training.evaluation.flags import Booleans
 from training.evaluation.inspection import check_epsilon, open_data, spread
 from training.evaluation.mask_statistics import SATURATED_SCORE, mask_statistics
 from training.evaluation.missing import Subject
 from training.evaluation.obfuscation import RULES, Verdict, judged
 from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import EPSILON, is_bounded_by
-from training.evaluation.results import load_flags, load_results, weights_sha256
+from training.evaluation.results import Result, load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
-from training.evaluation.separated import fsr_modules, recorded
-from training.evaluation.suite import NEED_FSR, is_possible
+from training.evaluation.separated import recorded
+from training.evaluation.statistics import wilson
+from training.evaluation.suite import ADAPTIVE, PROBED, is_possible
 from training.models import FSRNet
 from training.source import DataError
 
@@ -34,12 +40,16 @@ ELSEWHERE = {
 }
 
 
+FEW_ZEROS = 0.01
+"""Share of images whose gradient may be zero."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Judge what python -m training.evaluation has measured of a run by the tests that reveal obfuscated gradients.
 
-    Says pass, fail, a figure, or not run and what is missing. Measures by itself only shares of zero gradients and of
-    saturated masks.
+    Says pass or fail where the 95 % interval lies on one side of the bound, too few images where it holds it, a figure,
+    or not run and what is missing. Measures by itself only shares of zero gradients and of saturated masks.
     """
 
     checkpoint: tyro.conf.Positional[Path]
@@ -50,8 +60,8 @@ class Arguments:
     """Model version exported from the run and measured by python -m export.verify and python -m export.uploads."""
     data: str | None = None
     """For zero gradients: Hugging Face id or folder; by default the data it was trained on."""
-    images: int = 200
-    """For zero gradients: test images, spread evenly."""
+    images: int = 500
+    """For zero gradients: test images, spread evenly; fewer than 381 cannot show that less than 1 % have one."""
     epsilon: float = EPSILON
     """Whose figures are judged, in [0, 1] pixels."""
     weights: Weights = "best"
@@ -83,10 +93,16 @@ def report(arguments: Arguments) -> Iterator[str]:
         for result in load_results(arguments.checkpoint)
         if result.weights_sha256 == digest and result.answered_by == "network"
     ]
-    fsr, mask = config.model.fsr, config.model.mask
-    impossible = [name for name in NEED_FSR if not is_possible(name, fsr=fsr, mask=mask)]
-    subject = Subject(arguments.epsilon, arguments.weights, config.data_name, impossible)
-    verdicts = [judged(rule, results, subject) for rule in RULES]
+    model_config = config.model
+    impossible = [name for name in ADAPTIVE if not is_possible(name, model_config)]
+    rival = model_config.rival if model_config.rival in PROBED else None
+    subject = Subject(arguments.epsilon, arguments.weights, config.data_name, impossible, rival)
+
+    def flags(result: Result) -> Booleans | None:
+        is_kept = (arguments.checkpoint / result.flags_path).exists()
+        return load_flags(arguments.checkpoint, result) if is_kept else None
+
+    verdicts = [judged(rule, results, subject, flags) for rule in RULES]
     verdicts += [zero_gradients(model, data), *beside_twin(arguments)]
     verdicts += [deployed(arguments.version), through_uploads(arguments.version, arguments.epsilon)]
     verdicts.append(checked(arguments.version, arguments.epsilon))
@@ -101,20 +117,22 @@ def report(arguments: Arguments) -> Iterator[str]:
 
 def zero_gradients(model: FSRNet, data: ImageData) -> Verdict:
     """Test 9: the share of images whose input gradient is zero everywhere, and of mask scores beyond +-1."""
-    images = to_floats(data.pixels).requires_grad_()
-    modules = list(fsr_modules(model).values())
+    device = pick_device()
+    device.place_model(model)
+    zeros, masks = 0, []
     with frozen(model):
-        if modules:
-            with recorded(modules[-1]) as passes:
-                logits = model(images)
-            saturated = mask_statistics(passes[0]).saturated_share
-        else:
-            logits, saturated = model(images), None
-        (gradient,) = torch.autograd.grad(cross_entropy(logits, data.labels).sum(), images)
-    share = float((gradient.abs().amax(dim=(1, 2, 3)) == 0).double().mean())
+        for pixels, labels in zip(data.pixels.split(BATCH), data.labels.split(BATCH), strict=True):
+            images = device.place_images(to_floats(pixels), model).requires_grad_()
+            with recorded(model) as passes:
+                loss = cross_entropy(model(images), labels.to(device.torch_device)).sum()
+            (gradient,) = torch.autograd.grad(loss, images)
+            zeros += int((gradient == 0).flatten(1).all(dim=1).sum())
+            masks += [mask_statistics(last) for last in passes[-1:]]
+    saturated = reduce(add, masks).saturated_share if masks else None
     of_mask = "" if saturated is None else f", {saturated:.1%} of mask scores beyond +-{SATURATED_SCORE:g}"
-    found = f"{share:.1%} of images{of_mask}; n = {len(data):,}"
-    return Verdict("9", "under 1 % of images have a gradient of zero", "pass" if share < 0.01 else "fail", found)
+    share = wilson(zeros, len(data))
+    found = f"{share.accuracy:.1%} ({share.low:.1%} - {share.high:.1%}) of images{of_mask}; n = {len(data):,}"
+    return Verdict("9", "at most 1 % of images have a gradient of zero", outcome(share, FEW_ZEROS), found)
 
 
 def beside_twin(arguments: Arguments) -> Iterator[Verdict]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -72,6 +73,10 @@ class Result(Measurement):
     seconds: float
     measured: str
     """Day it was finished, ISO 8601."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of fsr-serve, and of the package that attacks where one does; empty for results from before they were kept."""
+    commit: str | None = None
+    """None outside a checkout; ends in + where files differ from it."""
 
 
 def weights_sha256(run: Path, weights: Weights) -> str:
@@ -100,10 +105,24 @@ def kept_result(run: Path, measurement: Measurement) -> Result | None:
 def save_result(run: Path, result: Result) -> None:
     """Add the result, replacing an earlier one of the same measurement. Several processes may measure a run."""
     with in_turn(run):
-        kept = [other for other in load_results(run) if not _is_same(other, result)]
-        part = run / f".{EVALUATION_FILE}"
-        part.write_text(json.dumps([asdict(item) for item in (*kept, result)], indent=2) + "\n")
-        part.replace(run / EVALUATION_FILE)
+        _write(run, [*_others(run, result), result])
+
+
+def forget(run: Path, measurement: Measurement) -> None:
+    """What the measurement gave, and its flags, so that it is measured anew."""
+    (run / measurement.flags_path).unlink(missing_ok=True)
+    with in_turn(run):
+        _write(run, _others(run, measurement))
+
+
+def _others(run: Path, measurement: Measurement) -> list[Result]:
+    return [other for other in load_results(run) if not _is_same(other, measurement)]
+
+
+def _write(run: Path, results: Sequence[Result]) -> None:
+    part = run / f".{EVALUATION_FILE}"
+    part.write_text(json.dumps([asdict(item) for item in results], indent=2) + "\n")
+    part.replace(run / EVALUATION_FILE)
 
 
 def _is_same(one: Measurement, other: Measurement) -> bool:

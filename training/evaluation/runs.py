@@ -9,13 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import CheckpointError, RunConfig, RunFolder
+from training.data import HELD_OUT
 from training.data_sets import DATA_SETS
 from training.evaluation.results import Result, load_results, weights_sha256
 from training.models import BACKBONES
+from training.objectives import OBJECTIVES
 from training.recipes import RECIPES
 
 OF_THE_METHOD = {"objective", "lambda_sep", "lambda_rec", "separation_target"}
 """Fields of a recipe that tell the rows of a table apart."""
+UNSAID = {"beta", "held_out"}
+"""Fields for which the paper has no value."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Run:
     history: tuple[dict[str, Any], ...]
     hardware: str
     """What it was trained on; empty where it is not known."""
+    formats: tuple[str, ...] = ()
+    """Of its numbers in training, as far as they are known."""
 
     @cached_property
     def data_set(self) -> str | None:
@@ -63,8 +69,13 @@ def _departures(run: Run, ours: dict[str, Any], paper: dict[str, Any]) -> Iterat
     if run.epochs != ours["epochs"]:
         yield f"stopped after {run.epochs} of {ours['epochs']} epochs"
     for name, value in ours.items():
-        if name not in OF_THE_METHOD and _word(value) != _word(paper[name]):
+        if name not in OF_THE_METHOD | UNSAID and _word(value) != _word(paper[name]):
             yield f"{name.replace('_', ' ')} {_word(value)}, not {_word(paper[name])}"
+    recipe = config.recipe
+    if own := OBJECTIVES[recipe.objective].beta:
+        yield f"beta {_word(own if recipe.beta is None else recipe.beta)} (the paper gives none)"
+    yield f"{HELD_OUT if recipe.held_out is None else recipe.held_out:,} images held out"
+    yield from (f"trained in {format}" for format in run.formats if format != "float32")
     if config.model.activation != "relu":
         yield f"activation {config.model.activation}, not relu"
     if config.start is not None:
@@ -80,22 +91,27 @@ def _word(value: object) -> str:
 def load_run(path: Path) -> Run:
     """Raises CheckpointError where the folder is none of a run, or damaged."""
     folder = RunFolder(path)
+    parts = _noted(path / "environment.json")
+    hardware = (part.get("gpu") or part.get("processor") for part in parts)
+    formats = (part.get("format") for part in parts)
     return Run(
         path=path,
         config=folder.config(),
         results=tuple(_of_present_weights(path)),
         history=tuple(folder.history()),
-        hardware=_hardware(path / "environment.json"),
+        hardware=" and ".join(dict.fromkeys(filter(None, hardware))),
+        formats=tuple(dict.fromkeys(filter(None, formats))),
     )
 
 
-def _hardware(path: Path) -> str:
+def _noted(path: Path) -> list[dict[str, Any]]:
+    """What each part of it was trained on, in order; nothing where that was not kept."""
     if not path.exists():
-        return ""
+        return []
     try:
-        noted = json.loads(path.read_text())
-        return noted.get("gpu") or noted.get("processor") or ""
-    except (ValueError, AttributeError) as error:
+        first = json.loads(path.read_text())
+        return [first, *first.get("later", [])]
+    except (ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} is damaged: {error}. Delete it; reports do without") from error
 
 

@@ -1,6 +1,7 @@
 """All attacks of an evaluation in torch, by name: the protocol's, and those that need more than a deployed file has."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,7 +27,10 @@ from training.attacks import (
 )
 from training.attacks.adaptive import all_heads, feature_matching, mask_pgd
 from training.attacks.autoattack import version_for
+from training.attacks.hop_skip_jump import LEAST_QUERIES as HOP_SKIP_JUMP_QUERIES
 from training.attacks.mask_gradients import alone, detached, relaxed
+from training.attacks.nattack import LEAST_QUERIES as NATTACK_QUERIES
+from training.checkpoint import ModelConfig
 from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
 
 CheckpointAttack = (
@@ -66,6 +70,8 @@ class Search:
     number of images at a time, on which some depend."""
     queries: int = 0
     """The usual number per image."""
+    least: int = 0
+    """The price of its first step: with fewer it is no attack."""
     batch: int = 50
     """Few images at a time where each takes long, so that little is lost by an interruption."""
 
@@ -112,16 +118,22 @@ SEARCHES: Mapping[str, Search] = {
         f"{UNTIL_WRONG}features of another class nearby among {{batch}} images: 100 steps of epsilon/10, random start",
         batch=250,
     ),
-    "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, batch=100),
-    "nattack": Search(_by_queries(nattack), "NAttack, {queries} queries", queries=40_000, batch=5),
+    "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, least=2, batch=100),
+    "nattack": Search(
+        _by_queries(nattack), "NAttack, {queries} queries", queries=40_000, least=NATTACK_QUERIES, batch=5
+    ),
     "hop_skip_jump": Search(
         _by_queries(hop_skip_jump),
         "HopSkipJump, labels only, {queries} queries, starts among {batch} images",
         queries=10_000,
+        least=HOP_SKIP_JUMP_QUERIES,
         batch=25,
     ),
     "random_noise": Search(
-        _by_queries(random_noise), "the first of {queries} random corners that breaks the image", queries=10_000
+        _by_queries(random_noise),
+        "the first of {queries} random corners that breaks the image",
+        queries=10_000,
+        least=2,
     ),
     "ti_fgsm": Search(lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), "TI-FGSM, 7x7 kernel"),
     "di_fgsm": Search(
@@ -141,20 +153,19 @@ MASKS_OF: Mapping[str, tuple[str, ...]] = {
     "mask_alone": ("gumbel",),
 }
 """Masks of FSR that have what the attack goes through: a Separation Net, or a gradient of their own."""
-NEED_FSR = (
-    "relaxed_mask",
-    "very_relaxed_mask",
-    "detached_mask",
-    "mask_alone",
-    "all_heads",
-    "all_heads_margin",
-    "feature_matching",
-)
+OF_HEADS = ("all_heads", "all_heads_margin")
+"""On the heads of FSR, or on the probes of CAS and CIFS."""
+ADAPTIVE = ("relaxed_mask", "very_relaxed_mask", "detached_mask", "mask_alone", *OF_HEADS, "feature_matching")
+"""Attacks that know FSR, and that a network without it has nothing for, but for `OF_HEADS` on `PROBED`."""
+PROBED = ("cas", "cifs")
+"""Rivals whose masks come from probes, which are trained and attacked with the network."""
 
 
-def is_possible(name: str, *, fsr: bool, mask: str) -> bool:
-    """Whether a network with or without FSR, and with such a mask, has what the attack goes through."""
-    return name not in NEED_FSR or (fsr and mask in MASKS_OF.get(name, (mask,)))
+def is_possible(name: str, model: ModelConfig) -> bool:
+    """Whether the network has what the attack goes through: FSR, such a mask, or for some attacks probes."""
+    if name not in ADAPTIVE or (name in OF_HEADS and model.rival in PROBED):
+        return True
+    return model.fsr and model.mask in MASKS_OF.get(name, (model.mask,))
 
 
 def attack_named(
@@ -200,6 +211,22 @@ def queries_of(name: CheckpointAttack) -> int:
     return SEARCHES[name].queries if name in SEARCHES else 0
 
 
+def least_queries_of(name: CheckpointAttack) -> int:
+    """The fewest with which the attack takes one step; 0 for attacks that see gradients."""
+    return SEARCHES[name].least if name in SEARCHES else 0
+
+
+def tries_of(definition: str) -> int:
+    """Random starts or queries that the definition of an attack names; 1 where it names none."""
+    named = re.search(r"(\d+) (?:random starts|queries|random corners)", definition)
+    return int(named[1]) if named else 1
+
+
+def has_usual_queries(name: str, definition: str) -> bool:
+    """Whether an attack that sees answers only asked no fewer times than is usual; others have none to count."""
+    return name not in SEARCHES or tries_of(definition) >= SEARCHES[name].queries
+
+
 def batch_of(name: CheckpointAttack | None, budget: Budget) -> int:
     """The usual number of images at a time."""
     if name is None:
@@ -220,16 +247,16 @@ def _climb(ascent: Ascent, epsilon: float) -> Callable[..., Tensor]:
 
 
 def _from_each(streams: list[RandomStarts], ascent: Ascent, epsilon: float) -> Attack:
-    """From a start of each stream in turn, until the image is broken."""
+    """From a start of each stream in turn, until the image is broken; what the images before had does not matter."""
     climb = _climb(ascent, epsilon)
 
     def from_random_starts(model: Model, images: Tensor, labels: Tensor) -> Tensor:
         adversarial, left = images.clone(), torch.arange(len(images), device=images.device)
-        for stream in streams:
-            noise = torch.from_numpy(stream.next(tuple(images.shape), epsilon)).to(images.device)
-            found = climb(model, images[left], labels[left], start=noise[left])
+        starts = [torch.from_numpy(stream.next(tuple(images.shape), epsilon)) for stream in streams]
+        for number, noise in enumerate(starts, start=1):
+            found = climb(model, images[left], labels[left], start=noise.to(images.device)[left])
             adversarial[left] = found
-            if stream is not streams[-1]:
+            if number < len(starts):
                 with torch.no_grad():
                     left = left[model(found).argmax(dim=1) == labels[left]]
             if not len(left):

@@ -15,7 +15,7 @@ DATA_SETS = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "svhn": "SVHN", "ti
 BACKBONES = {"resnet18": "ResNet-18", "vgg16": "VGG16", "wide_resnet34_10": "WideResNet-34-10"}
 COLUMNS = [
     *(*Asked._fields, "unit", "paper", "ours", "low", "high", "n", "run", "weights", "seed", "attack_seed"),
-    *("data", "recipe", "epochs", "width", "departures", "definition"),
+    *("data", "trained_on", "recipe", "epochs", "width", "departures", "definition"),
 ]
 
 Paper = Mapping[Asked, str]
@@ -141,10 +141,16 @@ def _trained(runs: Sequence[Run]) -> list[str]:
 
 
 def _definitions(table: Table, lines: Sequence[Line]) -> Iterator[str]:
+    """How each measure was measured, and of which runs where that differs."""
     for measure in table.measures:
-        found = dict.fromkeys(line.figures[measure.name].definition for line in lines if measure.name in line.figures)
-        for definition in found:
-            yield f"- {measure.heading}: {definition}"
+        found: dict[str, dict[str, None]] = {}
+        for line in lines:
+            if figure := line.figures.get(measure.name):
+                how = f"{figure.definition}; {figure.data}" if figure.data else figure.definition
+                found.setdefault(how, {})[source(line)] = None
+        for how, sources in found.items():
+            of = f" ({'; '.join(sources)})" if len(found) > 1 else ""
+            yield f"- {measure.heading}: {how}{of}"
 
 
 def as_csv(table: Table, lines: Sequence[Line], paper: Paper) -> str:
@@ -171,6 +177,7 @@ def _csv_figure(line: Line, figure: Figure) -> dict[str, object]:
         "high": figure.high and round(figure.high, 4),
         "n": figure.n,
         "attack_seed": figure.seed,
+        "data": figure.data,
         "weights": line.weights,
         "definition": figure.definition,
     }
@@ -180,7 +187,7 @@ def _csv_figure(line: Line, figure: Figure) -> dict[str, object]:
     return cells | {
         "run": line.run.path,
         "seed": config.seed,
-        "data": config.data_name,
+        "trained_on": config.data_name,
         "recipe": config.recipe_name,
         "epochs": line.run.epochs,
         "width": line.run.width,

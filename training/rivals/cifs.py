@@ -1,8 +1,9 @@
 """Channel-wise Importance-based Feature Selection, Yan et al., ICML 2021 (arXiv 2102.05311), section 3.
 
-A channel's importance is the gradient of the two likeliest classes' logits, summed over its units. With global
-average pooling in front of the probe that sum is the gradient with respect to the pooled feature, which both
-probes have in closed form; so the mask needs no differentiation in the forward pass and can be exported.
+A channel's importance is the gradient of the two likeliest classes' logits, summed over its units; the mask is its
+softmax over channels. With global average pooling in front of the probe that sum is the gradient with respect to the
+pooled feature, which both probes have in closed form; so the mask needs no differentiation in the forward pass and can
+be exported. As in the published code the features are taken as given, but the probe learns through the mask too.
 """
 
 import torch
@@ -23,7 +24,7 @@ class LinearCIFS(Probed):
 
     def mask(self, pooled: Tensor, classes: Tensor) -> Tensor:
         assert isinstance(self.probe, nn.Linear)
-        return _channel_softmax(self.probe.weight[classes].sum(dim=1))
+        return self.probe.weight[classes].sum(dim=1).softmax(dim=1)
 
 
 class NonlinearCIFS(Probed):
@@ -42,9 +43,4 @@ class NonlinearCIFS(Probed):
         assert isinstance(last, nn.Linear)
         slope = torch.sigmoid(SHARPNESS * first(pooled.detach()))  # of the softplus, (n, hidden)
         gradient = (last.weight[classes].sum(dim=1) * slope) @ first.weight
-        return _channel_softmax(gradient)
-
-
-def _channel_softmax(gradient: Tensor) -> Tensor:
-    """The importance mask; it is taken as given, so that neither features nor probe learn through it."""
-    return gradient.detach().softmax(dim=1)
+        return gradient.softmax(dim=1)

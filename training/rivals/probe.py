@@ -17,9 +17,11 @@ class Choice(nn.Module):
         return logits.topk(self.count, dim=1).indices
 
     def with_labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The same with the label in the first place, whatever its logit: what the masks are trained with."""
-        others = logits.scatter(1, labels[:, None], -torch.inf)
-        return torch.cat([labels[:, None], others.topk(self.count - 1, dim=1).indices], dim=1)
+        """The same with the label in the first place: what the masks are trained with.
+
+        As in the published code of CIFS the other places stay, so that a label that is second counts twice.
+        """
+        return torch.cat([labels[:, None], self.forward(logits)[:, 1:]], dim=1)
 
 
 class Probed(nn.Module, ABC):
