@@ -6,6 +6,7 @@ import os
 from dataclasses import fields, replace
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,10 @@ from fsr_serve.settings import Settings
 from fsr_serve.workers import Worker, make_folder
 
 pytest_plugins = ["batching", "versions"]
+
+# the same examples on every run: one that fails by chance would be blamed on the change that met it
+hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 CLASSES = ("blue", "green", "red")
 SIDE = 16

@@ -10,6 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from training.evaluation.__main__ import COMMANDS
+from training.evaluation.__main__ import main as evaluation
+
 ROOT = Path(__file__).parent.parent
 MODULES = sorted(path for package in ("fsr_serve", "training", "export") for path in (ROOT / package).rglob("*.py"))
 
@@ -99,10 +102,11 @@ def test_the_extra_for_measuring_is_enough_to_measure(module):
     ("module", "options"),
     [
         ("training", ["--data", "--recipe", "--resume"]),
-        ("training.evaluation", ["--data", "--weights", "--attacks"]),
+        ("training.evaluation", ["--data", "--weights", "--attacks", *COMMANDS]),
         ("export", ["--data", "--weights", "--precision", "--module"]),
         ("export.verify", ["--data", "--attacks", "--runtime", "--queries"]),
         ("export.uploads", ["--data", "--attacks", "--upload-shape", "--quality"]),
+        ("export.checks", ["--data", "--attacked", "--searched"]),
         ("export.adopt", ["--classes", "--mean", "--probabilities"]),
         ("export.sign", ["--key"]),
     ],
@@ -113,6 +117,15 @@ def test_help_is_complete(module, options):
     )
     for option in ("--help", *options):
         assert option in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_evaluation_explains_itself(monkeypatch, capsys, name):
+    monkeypatch.setattr(sys, "argv", ["evaluation", name, "--help"])
+    with pytest.raises(SystemExit) as done:
+        evaluation()
+    assert done.value.code == 0
+    assert f"usage: python -m training.evaluation {name} " in capsys.readouterr().out
 
 
 def test_no_file_outgrows_300_lines():

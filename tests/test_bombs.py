@@ -37,7 +37,7 @@ def client(models):
         yield client
 
 
-@pytest.mark.parametrize("name", filter(is_cheap, REFUSED))
+@pytest.mark.parametrize("name", list(filter(is_cheap, REFUSED)))
 def test_a_bomb_is_refused_by_name(client, name):
     path, headers, body, status, code = REFUSED[name]
     response = client.post(path, content=body, headers=headers)

@@ -4,6 +4,7 @@ The three controls of Carlini et al. (2019, arXiv 1902.06705) and Pintor et al. 
 ICLR 2020), logits so large that softmax saturates, quantised input. And the attacks on an honest network.
 """
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from training.data import load_images, to_floats
 
 pytestmark = pytest.mark.slow
 
-DATA = Path("data/cifar10")
+ROOT = Path(__file__).parent.parent
+DATA = Path(os.environ.get("DATA", ROOT / "data" / "cifar10"))
 EPSILON = 8 / 255
 TRAINED, ATTACKED = 4000, 200
 
@@ -36,7 +38,7 @@ class WinnersTakeAll(nn.Module):
 @pytest.fixture(scope="module")
 def data():
     if not DATA.exists():
-        pytest.skip(f"{DATA} is missing")
+        pytest.skip(f"CIFAR-10 (JPEG) is not at {DATA}")
     images = load_images(str(DATA), "test")
     return to_floats(images.pixels), images.labels
 

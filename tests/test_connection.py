@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import socket
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -34,13 +35,23 @@ async def digest(scope, receive, send):
 
 @pytest.fixture(scope="module")
 def port():
-    server = uvicorn.Server(uvicorn.Config(digest, http=Connection, lifespan="off", log_level="critical"))
+    with serving() as port:
+        yield port
+
+
+@contextmanager
+def serving(**options):
+    """The port of a server with these options of uvicorn."""
+    config = uvicorn.Config(digest, http=Connection, lifespan="off", log_level="critical", **options)
+    server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
-        yield listening.getsockname()[1]
-        server.should_exit = True
-        thread.join()
+        try:
+            yield listening.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @contextmanager
@@ -143,6 +154,16 @@ def test_so_is_one_whose_next_head_has_begun_and_does_not_end(port, monkeypatch,
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
         client.sendall(sent)
         assert read_to_the_end(client) == b""
+
+
+def test_a_connection_that_waits_for_a_next_request_is_closed_after_timeout_keep_alive():
+    with serving(timeout_keep_alive=1) as port, connected(port) as client:
+        for _ in range(2):
+            client.sendall(GET)
+            assert read_answer(client).startswith(b"HTTP/1.1 200 ")
+        answered = time.monotonic()
+        assert read_to_the_end(client) == b""
+        assert time.monotonic() - answered < 4, "by default it would be five seconds"
 
 
 def test_the_answer_to_a_head_that_has_come_may_take_longer(port, monkeypatch):

@@ -102,11 +102,9 @@ def test_what_is_measured_are_attacks_that_exist():
     assert {attack for judged in JUDGED.values() for attack in judged.attacks} <= known
 
 
-def test_a_run_that_has_begun_is_gone_on_with(checkpoint):
-    (chain,) = chains(["at"], checkpoint.parent / "other", "data", "CIFAR-10", [])
+def test_a_run_that_has_begun_is_gone_on_with(checkpoint, tmp_path):
+    (chain,) = chains(["at"], tmp_path, "data", "CIFAR-10", [])
     assert "--resume" not in chain[0].command
-    link = checkpoint.parent / "gpu"
-    link.mkdir(exist_ok=True)
-    (link / "at").symlink_to(checkpoint)
-    (chain,) = chains(["at"], link, "data", "CIFAR-10", ["--compile"])
+    (tmp_path / "at").symlink_to(checkpoint)
+    (chain,) = chains(["at"], tmp_path, "data", "CIFAR-10", ["--compile"])
     assert chain[0].command[-2:] == ("--resume", "--compile")

@@ -154,7 +154,7 @@ def test_a_body_without_length_is_bounded_too(client):
     assert (response.status_code, response.json()["error"]["code"]) == (413, "body_too_large")
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     body=st.binary(max_size=300) | st.text(max_size=100).map(str.encode),
     kind=st.sampled_from(["image/png", "application/json", "multipart/form-data; boundary=x", "text/plain", ""]),

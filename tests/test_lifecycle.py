@@ -1,4 +1,4 @@
-"""SIGTERM: the first lets requests go on for a while, a second one ends that."""
+"""The end of a worker. SIGTERM: the first lets requests go on for a while, a second one ends that."""
 
 import signal
 import threading
@@ -41,3 +41,12 @@ def test_without_a_time_to_drain_the_first_sigterm_stops(stopped):
     signal.raise_signal(signal.SIGTERM)
     assert lifecycle.is_closed
     assert stopped.is_set()
+
+
+def test_a_worker_looks_for_another_version_until_it_is_told_to_stop(server):
+    before = set(threading.enumerate())
+    stop = server.registry.follow_always()
+    (watching,) = set(threading.enumerate()) - before
+    stop.set()
+    watching.join(60)
+    assert not watching.is_alive()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,7 +75,7 @@ def test_a_run_of_two_processes_is_complete(tiny_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_stopped_and_resumed_come_to_the_same_result(tiny_data, tmp_path):
+def test_two_processes_stopped_and_resumed_come_to_the_same_result_and_one_goes_on_alone(tiny_data, tmp_path):
     whole, stopped = (torchrun(tiny_data, tmp_path / name) for name in ("whole", "stopped"))
     subprocess.run([*whole, *SMALL], check=True, timeout=600)
     with subprocess.Popen([*stopped, *SMALL]) as process:
@@ -85,15 +86,18 @@ def test_two_processes_stopped_and_resumed_come_to_the_same_result(tiny_data, tm
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
     assert len(RunFolder(tmp_path / "stopped").history()) < 3
+    shutil.copytree(tmp_path / "stopped", tmp_path / "alone")
     subprocess.run([*stopped, "--resume"], check=True, timeout=600)
     expected, found = (load_file(tmp_path / name / "last.safetensors") for name in ("whole", "stopped"))
     for name, weights in expected.items():
         torch.testing.assert_close(found[name], weights)
+    subprocess.run([*torchrun(tiny_data, tmp_path / "alone", processes=1), "--resume"], check=True, timeout=600)
+    assert [line["epoch"] for line in RunFolder(tmp_path / "alone").history()] == [1, 2, 3]
 
 
 SMALL = ["--width", "4", "--held-out", "32", "--epochs", "3"]
 
 
-def torchrun(data, out):
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+def torchrun(data, out, processes=2):
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     return [*run, "-m", "training", "--data", str(data), "--out", str(out)]
