@@ -231,8 +231,9 @@ def test_a_look_that_fails_is_not_the_last_one(server, several, monkeypatch, cap
 
     monkeypatch.setattr(server.registry, "follow", fail_once)
     server.registry.file.write(Wanted(version=2))
-    server.registry.follow_always()
+    stop = server.registry.follow_always()
     assert followed.wait(60)
+    stop.set()
     assert "what is wanted cannot be looked at" in caplog.text
 
 

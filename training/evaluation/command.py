@@ -43,7 +43,8 @@ class Arguments:
     """Measure the accuracy of a checkpoint on clean and on attacked images, in float32, with 95 % intervals.
 
     Can be stopped and started again: which images were broken is kept in the run folder.
-    Other commands, each with its own --help: corruptions, features, maps, tables, figures, compare, obfuscation, cost.
+    Other commands, each with its own --help: certify, corruptions, features, maps, tables, figures, compare,
+    obfuscation, cost.
     """
 
     checkpoint: tyro.conf.Positional[Path]
