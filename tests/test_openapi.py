@@ -47,9 +47,9 @@ def test_operation_ids_are_unique():
     assert len(set(ids)) == len(ids)
 
 
-def test_only_health_and_the_document_are_open_where_there_are_keys():
+def test_only_health_the_page_and_the_document_are_open_where_there_are_keys():
     unguarded = {path for (path, _), found in operations().items() if "security" not in found}
-    assert unguarded == {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json"}
+    assert unguarded == {"/livez", "/readyz", "/v2/health/live", "/v2/health/ready", "/openapi.json", "/"}
 
 
 def test_admin_always_needs_a_key():

@@ -47,7 +47,8 @@ def test_two_processes_have_the_gradients_of_one_on_the_same_batch(monkeypatch):
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     given = {"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    code = "from test_processes import *; gradients_of_one_of_several()"
+    # ended at once, as torch's threads may abort while an interpreter ends
+    code = "from test_processes import *; gradients_of_one_of_several(); os._exit(0)"
     paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     second = {**os.environ, **given, "RANK": "1", "LOCAL_RANK": "1", "PYTHONPATH": paths}
     with subprocess.Popen([sys.executable, "-c", code], env=second) as process:

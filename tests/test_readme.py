@@ -49,9 +49,9 @@ def test_training_evaluating_exporting_and_serving_work_one_after_the_other(tiny
         return done.stdout
 
     run(train, "--epochs", "2", "--held-out", "32", "--width", "4")
-    assert re.search(r"pgd20 +\d+\.\d\d%", run(evaluate))
+    assert re.search(r"pgd20 +\d+\.\d\d%", run(evaluate, "--images", "24"))
     assert re.search(r"models/mine/1: max \|torch - onnxruntime\| .* over 256 images", run(export))
-    assert re.search(r"square +\d+\.\d\d%.* Square, 1000 queries, n = 24", run(verify))
+    assert re.search(r"cw +\d+\.\d\d%.* margin loss, .*, n = 24", run(verify, "--images", "24"))
     assert serve == "FSR_MODEL=mine bentoml serve"
     with serving(tmp_path / "models", tmp_path / "home", tmp_path / "log", FSR_MODEL="mine") as address:
         (image,) = list((tiny_data / "test" / "red").glob("0.png"))
