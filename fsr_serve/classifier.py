@@ -151,7 +151,24 @@ class Classifier:
         not done in time, and for evidence without checks.
         """
         with self._room_for_evidence(len(encoded) if with_evidence else 0):
-            return await self._classify(encoded, top_k, stages, deadline, requester, with_evidence)
+            decoded = await self.decode(encoded, stages, deadline)
+            pixels = [image for image in decoded if not isinstance(image, RequestError)]
+            if not pixels:
+                return [image for image in decoded if isinstance(image, RequestError)]
+            images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
+            logits = await self._logits(images, stages, deadline)
+            found = self._predictions(logits, top_k)
+            if self._checker is not None:
+                remembered = await self._checker.remember(images, requester)
+                if with_evidence:
+                    with stages.time("checks"):
+                        evidence = await self._checker.check(images, remembered, deadline, requester)
+                    for prediction, one in zip(found, evidence, strict=True):
+                        prediction["evidence"] = one
+                else:
+                    self._checker.watch(images, deadline, requester)
+        predictions = iter(found)
+        return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
     @contextmanager
     def _room_for_evidence(self, count: int) -> Iterator[None]:
@@ -165,34 +182,6 @@ class Classifier:
         else:
             with self._checker.room(count):
                 yield
-
-    async def _classify(
-        self,
-        encoded: Sequence[bytes | RequestError],
-        top_k: int,
-        stages: Stages,
-        deadline: float,
-        requester: Requester,
-        with_evidence: bool,
-    ) -> list[Prediction | RequestError]:
-        decoded = await self.decode(encoded, stages, deadline)
-        pixels = [image for image in decoded if not isinstance(image, RequestError)]
-        if not pixels:
-            return [image for image in decoded if isinstance(image, RequestError)]
-        images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
-        logits = await self._logits(images, stages, deadline)
-        found = self._predictions(logits, top_k)
-        if self._checker is not None:
-            remembered = await self._checker.remember(images, requester)
-            if with_evidence:
-                with stages.time("checks"):
-                    evidence = await self._checker.check(images, remembered, deadline, requester)
-                for prediction, one in zip(found, evidence, strict=True):
-                    prediction["evidence"] = one
-            else:
-                self._checker.watch(images, deadline, requester)
-        predictions = iter(found)
-        return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
     async def decode(
         self, encoded: Sequence[bytes | RequestError], stages: Stages, deadline: float
