@@ -12,13 +12,13 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
-from fsr_serve.checks.alarms import Requester
 from fsr_serve.checks.checker import Checker
 from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode, decode_if_quick
 from fsr_serve.ranking import likeliest
+from fsr_serve.requester import Requester
 from fsr_serve.schemas import ClassProbability, Engine, ModelIdentity, Prediction
 from fsr_serve.session import Floats, Session
 from fsr_serve.settings import Settings

@@ -13,11 +13,11 @@ from typing import Any
 import bentoml
 from uvicorn.config import HTTP_PROTOCOLS
 
-from fsr_serve.checks.alarms import Requester
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
 from fsr_serve.metrics import Stages
+from fsr_serve.requester import Requester
 from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
 from fsr_serve.settings import FILE_VARIABLE, load_settings

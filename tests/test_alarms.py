@@ -1,6 +1,7 @@
 """What the checks find, in the log."""
 
-from fsr_serve.checks.alarms import QUIET_SECONDS, Alarms, Requester
+from fsr_serve.checks.alarms import QUIET_SECONDS, Alarms
+from fsr_serve.requester import Requester
 
 
 def test_a_minute_of_alarms_is_one_line_that_says_whose_and_by_which_check(caplog):

@@ -15,10 +15,10 @@ from starlette.testclient import TestClient
 from versions import ADMIN, PNG, add_keys
 
 from export.checking import Arguments, calibrate
-from fsr_serve.checks.alarms import Requester
 from fsr_serve.checks.calibration import CHECKS, Calibration
 from fsr_serve.errors import ArtifactError, RejectedError, SettingsError
 from fsr_serve.http.app import create_app
+from fsr_serve.requester import Requester
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings, load_settings
 from fsr_serve.workers import Worker, make_folder

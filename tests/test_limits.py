@@ -9,10 +9,10 @@ from conftest import SIDE, as_form, picture
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from fsr_serve.checks.alarms import Requester
 from fsr_serve.checks.checker import Checker, CheckLimits
 from fsr_serve.http.app import create_app
 from fsr_serve.metrics import Metrics
+from fsr_serve.requester import Requester
 from fsr_serve.server import Server
 from fsr_serve.workers import Worker, make_folder
 

@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 
 from fsr_serve.artifact import CHECKS_FILE, ModelVersion
-from fsr_serve.checks.alarms import Alarms, Requester
+from fsr_serve.checks.alarms import Alarms
 from fsr_serve.checks.calibration import CHECKS, Calibration, CheckName
 from fsr_serve.checks.history import QueryHistory
 from fsr_serve.checks.signals import NEEDS, Heads, Observer
@@ -21,6 +21,7 @@ from fsr_serve.errors import ArtifactError, RejectedError
 from fsr_serve.metrics import Metrics
 from fsr_serve.preprocessing import Images, to_floats
 from fsr_serve.ranking import likeliest
+from fsr_serve.requester import Requester
 from fsr_serve.schemas import CheckResult, ClassProbability, Evidence
 from fsr_serve.session import Device
 

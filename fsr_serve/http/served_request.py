@@ -6,7 +6,7 @@ import re
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from fsr_serve.checks.alarms import Requester
+from fsr_serve.requester import Requester
 from fsr_serve.server import Server
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")

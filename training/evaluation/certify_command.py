@@ -1,6 +1,5 @@
 """The command python -m training.evaluation certify: accuracy that no L2 perturbation of some size can take away."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData
 from training.device import pick_device
+from training.evaluation.command_line import goes_on, tell
 from training.evaluation.flags import FlagsFile
 from training.evaluation.inspection import check_counts, check_seed, open_data, spread
 from training.evaluation.record import code_of, keep, of_clean_images
@@ -64,13 +64,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation certify", args=args)
-    try:
-        for line in report(arguments):
-            print(line)
-    except (CheckpointError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command{' without --again' * arguments.again} goes on from here")
+    tell(lambda: report(arguments), CheckpointError, DataError, stopped=goes_on(arguments.again))
 
 
 def report(arguments: Arguments) -> Iterator[str]:

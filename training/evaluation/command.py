@@ -1,6 +1,5 @@
 """The command python -m training.evaluation: accuracies of a checkpoint under named attacks."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
 from training.data import ImageData
+from training.evaluation.command_line import goes_on, tell
 from training.evaluation.inspection import check_attacks, check_counts, check_epsilon, check_seed, open_data, spread
 from training.evaluation.measure import Job, Network
 from training.evaluation.passed_on import passing_on
@@ -93,12 +93,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation", args=args)
-    try:
-        print(report(arguments))
-    except (CheckpointError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command{' without --again' * arguments.again} goes on from here")
+    tell(lambda: [report(arguments)], CheckpointError, DataError, stopped=goes_on(arguments.again))
 
 
 def report(arguments: Arguments) -> str:

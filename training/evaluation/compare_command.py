@@ -1,6 +1,5 @@
 """The command python -m training.evaluation compare: pairs of runs on the same images, attack by attack."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from training.checkpoint import CheckpointError
+from training.evaluation.command_line import tell
 from training.evaluation.compare import Comparison, ComparisonError, compare, left_out, titles
 from training.evaluation.compare_plot import plot
 from training.evaluation.results import Result, load_flags
@@ -44,19 +44,19 @@ class Pair:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation compare", args=args)
-    try:
-        pairs = [load_pair(*paths) for paths in _in_pairs(arguments.runs)]
-        lines = list(report(pairs))
-        if arguments.out is not None:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "compare.md").write_text("\n".join(lines) + "\n")
-            labelled = {f"{pair.first.path.name} and {pair.second.path.name}": pair.compared for pair in pairs}
-            plot(labelled, arguments.out / "compare.png")
-    except (CheckpointError, ComparisonError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
-    print("\n".join(lines))
+    tell(lambda: _written(arguments), CheckpointError, ComparisonError, DataError)
+
+
+def _written(arguments: Arguments) -> list[str]:
+    """The report, also in files where they are asked for."""
+    pairs = [load_pair(*paths) for paths in _in_pairs(arguments.runs)]
+    lines = list(report(pairs))
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        (arguments.out / "compare.md").write_text("\n".join(lines) + "\n")
+        labelled = {f"{pair.first.path.name} and {pair.second.path.name}": pair.compared for pair in pairs}
+        plot(labelled, arguments.out / "compare.png")
+    return lines
 
 
 def report(pairs: Sequence[Pair]) -> Iterator[str]:

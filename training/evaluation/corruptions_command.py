@@ -1,6 +1,5 @@
 """The command python -m training.evaluation corruptions: accuracy on images that are worse, turned or shifted."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import tyro
 
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.evaluation.changes import CHANGES, USUAL_KINDS, Kind, mean_over_severities, names_of
+from training.evaluation.command_line import goes_on, tell
 from training.evaluation.corruptions import CORRUPTIONS, SEVERITIES
 from training.evaluation.inspection import check_counts, check_seed, open_data, spread
 from training.evaluation.measure import Job, Network
@@ -51,13 +51,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation corruptions", args=args)
-    try:
-        for line in report(arguments):
-            print(line)
-    except (CheckpointError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(f"\nstopped; the same command{' without --again' * arguments.again} goes on from here")
+    tell(lambda: report(arguments), CheckpointError, DataError, stopped=goes_on(arguments.again))
 
 
 def report(arguments: Arguments) -> Iterator[str]:

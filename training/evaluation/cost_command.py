@@ -1,7 +1,6 @@
 """The command python -m training.evaluation cost: size, time and memory of networks with and without FSR."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -11,6 +10,7 @@ import tyro
 
 from training.device import Device, pick_device
 from training.environment import environment
+from training.evaluation.command_line import tell
 from training.evaluation.cost import Subject, peak_bytes, size_of_network
 from training.evaluation.paper import Asked, paper_figures
 from training.models import BACKBONES
@@ -49,13 +49,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation cost", args=args)
-    try:
-        for line in report(arguments):
-            print(line, flush=True)
-    except CostError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: report(arguments), CostError)
 
 
 def report(arguments: Arguments) -> Iterator[str]:

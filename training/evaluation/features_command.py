@@ -1,6 +1,5 @@
 """The command python -m training.evaluation features: what FSR's features and masks hold, clean and attacked."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -12,6 +11,7 @@ from tqdm import tqdm
 from training.accuracy import BATCH
 from training.checkpoint import CheckpointError, Weights
 from training.device import pick_device
+from training.evaluation.command_line import tell
 from training.evaluation.features_figure import draw_features
 from training.evaluation.features_report import markdown, write_numbers
 from training.evaluation.inspection import Threat, check_epsilon, check_is_new, check_seed, open_data, open_run, spread
@@ -53,12 +53,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog=PROGRAM, args=args)
-    try:
-        print(report(arguments))
-    except (CheckpointError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: [report(arguments)], CheckpointError, DataError)
 
 
 def report(arguments: Arguments) -> str:

@@ -1,6 +1,5 @@
 """The command python -m training.evaluation figures: Figures A1 and A2 of the paper, drawn from our runs."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from training.checkpoint import CheckpointError
+from training.evaluation.command_line import tell
 from training.evaluation.figure_files import figure_csv, figure_markdown
 from training.evaluation.figure_plot import plot_figure
 from training.evaluation.figures import FIGURES, PaperFigure
@@ -35,13 +35,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation figures", args=args)
-    try:
-        for line in write(arguments):
-            print(line, flush=True)
-    except (CheckpointError, TableError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: write(arguments), CheckpointError, TableError)
 
 
 def write(arguments: Arguments) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The command python -m training.evaluation maps: where the evidence for a few images' classes lies."""
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from training.accuracy import frozen
 from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
 from training.device import Device, pick_device
+from training.evaluation.command_line import tell
 from training.evaluation.features_report import write_csv
 from training.evaluation.inspection import (
     Inspected,
@@ -66,12 +66,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog=PROGRAM, args=args)
-    try:
-        print(draw(arguments))
-    except (CheckpointError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: [draw(arguments)], CheckpointError, DataError)
 
 
 def draw(arguments: Arguments) -> str:

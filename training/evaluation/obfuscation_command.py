@@ -1,6 +1,5 @@
 """The command python -m training.evaluation obfuscation: is this robustness, or does the network hide from attacks?"""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -16,6 +15,7 @@ from training.checkpoint import CheckpointError, RunFolder, Weights
 from training.data import ImageData, to_floats
 from training.device import pick_device
 from training.evaluation.bounds import outcome
+from training.evaluation.command_line import tell
 from training.evaluation.compare import ComparisonError, compare, titles
 from training.evaluation.deployed import checked, deployed, through_uploads
 from training.evaluation.flags import Booleans
@@ -69,13 +69,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation obfuscation", args=args)
-    try:
-        for line in report(arguments):
-            print(line)
-    except (CheckpointError, ComparisonError, DataError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: report(arguments), CheckpointError, ComparisonError, DataError)
 
 
 def report(arguments: Arguments) -> Iterator[str]:

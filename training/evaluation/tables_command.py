@@ -1,6 +1,5 @@
 """The command python -m training.evaluation tables: our figures beside those of the paper's tables."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import tyro
 
 from training.checkpoint import CheckpointError
+from training.evaluation.command_line import tell
 from training.evaluation.lines import is_in, lines_of, seed_lines
 from training.evaluation.paper import paper_figures
 from training.evaluation.runs import Run, load_run
@@ -38,13 +38,7 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m training.evaluation tables", args=args)
-    try:
-        for line in write(arguments):
-            print(line, flush=True)
-    except (CheckpointError, TableError, OSError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("\nstopped")
+    tell(lambda: write(arguments), CheckpointError, TableError)
 
 
 def write(arguments: Arguments) -> Iterator[str]:
