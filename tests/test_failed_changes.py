@@ -1,12 +1,11 @@
 """A change of the version that fails changes nothing, in any worker, and a server outlives what goes wrong."""
 
-import os
 import shutil
 import threading
 
 import pytest
 from conftest import CLASSES
-from versions import change_manifest, load, served
+from versions import change_manifest, damage, load, served, truncate
 
 from fsr_serve.errors import StartupError, StateError
 from fsr_serve.server import Server
@@ -17,16 +16,6 @@ from fsr_serve.workers import Worker, make_folder
 @pytest.fixture
 def server(several):
     return Server.start(several, Worker(make_folder()))
-
-
-def damage(version):
-    content = bytearray((version / "model.onnx").read_bytes())
-    content[100] ^= 1
-    (version / "model.onnx").write_bytes(content)
-
-
-def truncate(version):
-    os.truncate(version / "model.onnx", 100)
 
 
 def unlist(version):

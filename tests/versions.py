@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -44,6 +45,16 @@ def change_manifest(version, **fields):
     content = json.dumps(manifest).encode()
     (version / "manifest.json").write_bytes(content)
     (version / "manifest.sha256").write_text(f"{hashlib.sha256(content).hexdigest()}  manifest.json\n")
+
+
+def damage(version):
+    content = bytearray((version / "model.onnx").read_bytes())
+    content[100] ^= 1
+    (version / "model.onnx").write_bytes(content)
+
+
+def truncate(version):
+    os.truncate(version / "model.onnx", 100)
 
 
 def ask(server, method, path, **options):
