@@ -1,28 +1,24 @@
 """What checks find and miss: false alarms, images attacked along gradients, and attacks by queries. No torch."""
 
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from tqdm import tqdm
 
 from export.labelled_images import LabelledImages
+from export.searches import SEARCHES, Search, SearchName
 from export.verification import by_gradient
 from fsr_serve.artifact import ATTACK_FILE, MODEL_FILE, CheckFigure, ModelVersion
 from fsr_serve.checks.calibration import Calibration
-from fsr_serve.checks.history import QueryHistory
 from fsr_serve.checks.probe import AttackGraph
 from fsr_serve.checks.signals import Observer, Signal
-from fsr_serve.checks.square import square
 from fsr_serve.session import Device, Floats, OnnxModel
 from training.evaluation.protocol import GRADIENT_ATTACKS, Budget, GradientAttackName, definition_of
 from training.evaluation.statistics import area_under_roc, wilson
-from training.source import spread
 
 BATCH = 50
 RATES = (0.01, 0.05)
@@ -53,29 +49,13 @@ class Attacked:
     is_wrong: np.ndarray
 
 
-class Search(NamedTuple):
-    """An attack by queries on one image: it ends when it is noticed, when the answer is wrong, or unsuccessful."""
-
-    p_values: Sequence[float]
-    """What the history says of each query; the last alone may be at or under the smallest of `RATES`."""
-    is_wrong: bool
-
-    def noticed_at(self, rate: float) -> int | None:
-        """The number of the first query that counts as suspicious at this rate of false alarms, from 1."""
-        return next((number for number, p_value in enumerate(self.p_values, 1) if p_value <= rate), None)
-
-
 @dataclass(frozen=True)
 class Measured:
     """Signals of clean images, and what came of the attacks on some of them."""
 
     clean: Signals
     attacked: Sequence[Attacked]
-    searches: Sequence[Search]
-
-
-class _NoticedError(Exception):
-    """Ends a search."""
+    searches: Mapping[SearchName, Sequence[Search]]
 
 
 def signals_on(observer: Observer, images: Floats, what: str) -> dict[Signal, Floats]:
@@ -106,45 +86,6 @@ def attacked(name: GradientAttackName, setting: Setting, observer: Observer, dat
     return Attacked(name, signals, np.concatenate(was_right), np.concatenate(is_wrong))
 
 
-def searched(setting: Setting, calibration: Calibration, data: LabelledImages, count: int) -> list[Search]:
-    """Square on `count` of the images, those of them that are right, each beside a stream of all others."""
-    session = OnnxModel(setting.version.path / MODEL_FILE, device=setting.device, threads=setting.threads)
-    chosen = spread(len(data.labels), count)
-    stream = QueryHistory(calibration.reach)
-    stream.count(np.delete(data.images, chosen, axis=0))
-    searches = []
-    for index in tqdm(chosen, desc="square", unit="img", leave=False):
-        image, label = data.images[index : index + 1], data.labels[index : index + 1]
-        if session.logits(image).argmax(axis=1) == label:
-            random = np.random.default_rng((setting.seed, int(index)))
-            searches.append(_search(session, calibration, copy.deepcopy(stream), image, label, setting, random))
-    return searches
-
-
-def _search(
-    session: OnnxModel,
-    calibration: Calibration,
-    history: QueryHistory,
-    image: Floats,
-    label: np.ndarray,
-    setting: Setting,
-    random: np.random.Generator,
-) -> Search:
-    p_values: list[float] = []
-
-    def answer(images: Floats) -> Floats:
-        p_values.append(float(calibration.p_values("history", {"similar": history.count(images)})[0]))
-        if p_values[-1] <= min(RATES):
-            raise _NoticedError
-        return session.logits(images)
-
-    try:
-        found = square(answer, image, label, epsilon=setting.epsilon, queries=setting.queries, random=random)
-    except _NoticedError:
-        return Search(p_values, is_wrong=False)
-    return Search(p_values, bool(session.logits(found).argmax(axis=1) != label))
-
-
 def figures_of(
     calibration: Calibration, measured: Measured, setting: Setting, data_name: str, data_sha256: str
 ) -> Iterator[CheckFigure]:
@@ -164,8 +105,9 @@ def figures_of(
         yield CheckFigure.model_validate(own | as_they_are | _share(clean <= rate))
         own["epsilon"] = setting.epsilon
         if check == "history":
-            if measured.searches:
-                yield CheckFigure.model_validate(own | _by_queries(measured.searches, rate, setting))
+            for name, searches in measured.searches.items():
+                if searches:
+                    yield CheckFigure.model_validate(own | _by_queries(name, searches, rate, setting))
             continue
         for attack in measured.attacked:
             p_values, turned = calibration.p_values(check, attack.signals), attack.was_right & attack.is_wrong
@@ -180,12 +122,12 @@ def figures_of(
                 yield CheckFigure.model_validate(own | by_attack | _share(p_values[turned] <= rate))
 
 
-def _by_queries(searches: Sequence[Search], rate: float, setting: Setting) -> dict[str, object]:
+def _by_queries(name: SearchName, searches: Sequence[Search], rate: float, setting: Setting) -> dict[str, object]:
     noticed = [search.noticed_at(rate) for search in searches]
     queries = [number for number in noticed if number is not None]
     return {
-        "attack": "square",
-        "definition": definition_of("square", Budget(queries=setting.queries)),
+        "attack": name,
+        "definition": SEARCHES[name].format(queries=setting.queries),
         "accepted_and_wrong": float(np.mean([search.is_wrong and not search.noticed_at(rate) for search in searches])),
         "attacked": len(searches),
         "queries": float(np.median(queries)) if queries else None,

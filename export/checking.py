@@ -10,21 +10,18 @@ import tyro
 
 from export.arguments import VersionArguments, check_at_least, check_epsilon
 from export.changing import being_changed, open_version, part_of, put_in_place, write_manifest
-from export.check_figures import Measured, Setting, attacked, figures_of, searched, signals_on
+from export.check_figures import RATES, Measured, Setting, attacked, figures_of, signals_on
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
 from export.measuring import check_can_measure, check_is_unsigned
-from fsr_serve.artifact import (
-    CHECKS_FILE,
-    CheckFigure,
-    ModelVersion,
-    file_sha256,
-)
+from export.searches import SEARCHES, Searcher
+from fsr_serve.artifact import CHECKS_FILE, MODEL_FILE, CheckFigure, ModelVersion, file_sha256
 from fsr_serve.checks.calibration import Calibration
 from fsr_serve.checks.history import QueryHistory, reach_of
 from fsr_serve.checks.signals import Observer, signals_of
 from fsr_serve.errors import StartupError
 from fsr_serve.files import sync
+from fsr_serve.session import OnnxModel
 from training.evaluation.protocol import EPSILON, GradientAttackName
 from training.source import DataError, spread
 
@@ -47,7 +44,7 @@ class Arguments(VersionArguments):
     attacked: int = 500
     """Images to attack; all others where there are fewer."""
     searched: int = 50
-    """Images to attack by Square, as one client among those who send the other images."""
+    """Images to attack by Square, as published and disguised, as one client among those who send the other images."""
     queries: int = 1000
     """Of Square, per image."""
     epsilon: float = EPSILON
@@ -93,10 +90,12 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     clean = signals_on(observer, others.images, "clean") | {"similar": QueryHistory(reach).count(others.images)}
     count = len(others.labels)
     some = others.part(spread(count, min(arguments.attacked, count)))
+    session = OnnxModel(version.path / MODEL_FILE, device=arguments.device, threads=arguments.threads)
+    searcher = Searcher(session, calibration, arguments.epsilon, arguments.queries, arguments.seed, min(RATES))
     measured = Measured(
         clean,
         [attacked(name, setting, observer, some) for name in dict.fromkeys(arguments.attacks)],
-        searched(setting, calibration, others, min(arguments.searched, count)),
+        {name: searcher.search(name, others, min(arguments.searched, count)) for name in SEARCHES},
     )
     figures = tuple(figures_of(calibration, measured, setting, arguments.measured_on, data.sha256))
     write_checks(version, calibration, figures)
@@ -106,7 +105,7 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
 def line(figure: CheckFigure) -> str:
     """One row of the report."""
     interval = f"{figure.low:>8.2%} - {figure.high:.2%}"
-    text = f"{figure.check:<12}{figure.attack:<8}{figure.suspicious:>8.2%}{interval} of {figure.n}"
+    text = f"{figure.check:<12}{figure.attack:<18}{figure.suspicious:>8.2%}{interval} of {figure.n}"
     text += f" suspicious at {figure.false_alarm_rate:.0%}"
     if figure.accepted_and_wrong is None:
         return f"{text} false alarms"

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from export import checking, measuring
-from export.check_figures import Measured, Search, Setting, figures_of
+from export.check_figures import Measured, Setting, figures_of
 from export.checking import FEWEST, Arguments, calibrate, least_rates, line
 from export.errors import VerificationError
+from export.searches import Search
 from export.verification import Arguments as Verify
 from export.verification import verify
 from fsr_serve.artifact import CHECKS_FILE, read_version
@@ -67,8 +68,9 @@ def test_of_few_images_all_are_attacked(version, tiny_data):
 
 
 def test_an_attack_by_queries_is_noticed_by_the_history(version, tiny_data):
-    *_, figure = run(version, tiny_data, attacks=(), epsilon=8 / 255)
+    *_, figure, disguised = run(version, tiny_data, attacks=(), epsilon=8 / 255)
     assert (figure.check, figure.attack, figure.definition) == ("history", "square", "Square, 30 queries")
+    assert (disguised.check, disguised.attack, disguised.n) == ("history", "disguised_square", figure.n)
     assert figure.suspicious > 0.9
     assert figure.queries <= 30
     assert figure.accepted_and_wrong <= 1 - figure.suspicious
@@ -116,7 +118,7 @@ def test_a_search_is_noticed_at_each_rate_by_its_first_query_at_or_under_it():
         Search([0.2, 0.9], is_wrong=True),
     ]
     setting = Setting(None, 8 / 255, queries=5, seed=0, device="cpu", threads=1)
-    figures = figures_of(Calibration(signals, 0.1), Measured(signals, [], searches), setting, "data", "0" * 64)
+    figures = figures_of(Calibration(signals, 0.1), Measured(signals, [], {"square": searches}), setting, "data", "0" * 64)
     at = {figure.false_alarm_rate: figure for figure in figures if figure.attack == "square"}
     assert (at[0.01].suspicious, at[0.01].queries, at[0.01].accepted_and_wrong) == (1 / 3, 5, 2 / 3)
     assert (at[0.05].suspicious, at[0.05].queries, at[0.05].accepted_and_wrong) == (2 / 3, 3, 1 / 3)

@@ -1,0 +1,97 @@
+"""Attacks by queries against a model whose history watches: each ends when it is noticed. No torch."""
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from export.disguise import Disguise
+from export.labelled_images import LabelledImages
+from fsr_serve.checks.calibration import Calibration
+from fsr_serve.checks.history import QueryHistory
+from fsr_serve.checks.square import square
+from fsr_serve.ranking import lead
+from fsr_serve.session import Floats, OnnxModel
+from training.source import spread
+
+SearchName = Literal["square", "disguised_square"]
+SEARCHES: dict[SearchName, str] = {
+    "square": "Square, {queries} queries",
+    "disguised_square": "Square, {queries} queries, each of another view (mirrored, shifted, recoloured) that the "
+    "history would not find alike; a view that is answered wrongly is followed by the image itself",
+}
+"""What they do: Square as published, and as one who knows the history goes about it."""
+
+
+class Search(NamedTuple):
+    """An attack by queries on one image: it ends when it is noticed, when the answer is wrong, or unsuccessful."""
+
+    p_values: Sequence[float]
+    """What the history says of each query; the last alone may be so low that the search was noticed."""
+    is_wrong: bool
+
+    def noticed_at(self, rate: float) -> int | None:
+        """The number of the first query that counts as suspicious at this rate of false alarms, from 1."""
+        return next((number for number, p_value in enumerate(self.p_values, 1) if p_value <= rate), None)
+
+
+@dataclass(frozen=True)
+class Searcher:
+    """What all searches have in common."""
+
+    session: OnnxModel
+    calibration: Calibration
+    epsilon: float
+    queries: int
+    seed: int
+    rate: float
+    """Of false alarms, at which a search is noticed and ends."""
+
+    def search(self, name: SearchName, data: LabelledImages, count: int) -> list[Search]:
+        """The attack on `count` of the images, those of them that are right, each beside a stream of all others."""
+        chosen = spread(len(data.labels), count)
+        stream = QueryHistory(self.calibration.reach)
+        stream.count(np.delete(data.images, chosen, axis=0))
+        searches = []
+        for index in tqdm(chosen, desc=name, unit="img", leave=False):
+            image, label = data.images[index : index + 1], data.labels[index : index + 1]
+            if self.session.logits(image).argmax(axis=1) == label:
+                random = np.random.default_rng((self.seed, int(index)))
+                searches.append(self._on_one(name, copy.deepcopy(stream), image, label, random))
+        return searches
+
+    def _on_one(
+        self, name: SearchName, history: QueryHistory, image: Floats, label: np.ndarray, random: np.random.Generator
+    ) -> Search:
+        p_values: list[float] = []
+
+        def answer(query: Floats) -> Floats:
+            similar = history.count(query)
+            p_values.append(float(self.calibration.p_values("history", {"similar": similar})[0]))
+            if p_values[-1] <= self.rate:
+                raise _NoticedError
+            return self.session.logits(query)
+
+        ask = answer if name == "square" else _disguised(answer, label, Disguise(self.calibration.reach, random))
+        try:
+            found = square(ask, image, label, epsilon=self.epsilon, queries=self.queries, random=random)
+        except _NoticedError:
+            return Search(p_values, is_wrong=False)
+        return Search(p_values, bool(self.session.logits(found).argmax(axis=1) != label))
+
+
+class _NoticedError(Exception):
+    """Ends a search."""
+
+
+def _disguised(answer: Callable[[Floats], Floats], label: np.ndarray, disguise: Disguise) -> Callable[[Floats], Floats]:
+    """Answers to views instead of the images, but to the image itself where its view is answered wrongly."""
+
+    def ask(image: Floats) -> Floats:
+        logits = answer(disguise.view(image))
+        return logits if lead(logits, label) > 0 else answer(image)
+
+    return ask
