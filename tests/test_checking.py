@@ -118,7 +118,9 @@ def test_a_search_is_noticed_at_each_rate_by_its_first_query_at_or_under_it():
         Search([0.2, 0.9], is_wrong=True),
     ]
     setting = Setting(None, 8 / 255, queries=5, seed=0, device="cpu", threads=1)
-    figures = figures_of(Calibration(signals, 0.1), Measured(signals, [], {"square": searches}), setting, "data", "0" * 64)
+    figures = figures_of(
+        Calibration(signals, 0.1), Measured(signals, [], {"square": searches}), setting, "data", "0" * 64
+    )
     at = {figure.false_alarm_rate: figure for figure in figures if figure.attack == "square"}
     assert (at[0.01].suspicious, at[0.01].queries, at[0.01].accepted_and_wrong) == (1 / 3, 5, 2 / 3)
     assert (at[0.05].suspicious, at[0.05].queries, at[0.05].accepted_and_wrong) == (2 / 3, 3, 1 / 3)

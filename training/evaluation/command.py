@@ -71,6 +71,8 @@ class Arguments:
     """Images at a time, and between two saves; by default fewer for attacks that take long."""
     processes: int = 1
     """That share the batches, each with its part of the cores, and the GPUs in turn."""
+    compile: bool = False
+    """Compile the network with torch.compile: a minute at first, then faster; logits differ in their last digits."""
     again: bool = False
     """Measure anew what was measured before. To go on after an interruption, leave it out."""
     source: Path | None = None
@@ -118,6 +120,7 @@ def report(arguments: Arguments) -> str:
         data_name,
         seed=arguments.seed,
         answered_by=ANSWERED_BY[arguments.feature],
+        is_compiled=arguments.compile,
     )
     lines = [
         f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
@@ -128,7 +131,9 @@ def report(arguments: Arguments) -> str:
         "",
         f"{'attack':<14}{'accuracy':>10}{'95 % interval':>20}   definition",
     ]
-    network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256, arguments.feature)
+    network = Network(
+        arguments.checkpoint, arguments.weights, clean.weights_sha256, arguments.feature, arguments.compile
+    )
     asked = _measurements(arguments, names, clean, len(config.classes), crafted_on)
     ensemble = _ensemble(arguments, clean)
     if arguments.again:

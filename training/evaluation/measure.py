@@ -43,6 +43,8 @@ class Network:
     """Of the weights' file: weights that were replaced since are another network."""
     feature: FeatureName = "output"
     """What its FSR modules pass on."""
+    is_compiled: bool = False
+    """By torch.compile."""
 
 
 @dataclass(frozen=True)
@@ -149,4 +151,6 @@ def _opened(network: Network) -> tuple[FSRNet, Device]:
     if network.feature != "output":
         model = passing_on(model, network.feature)
     device.place_model(model)
+    if network.is_compiled:
+        model.compile(dynamic=True)  # attacks go on with fewer and fewer images
     return model, device

@@ -30,7 +30,14 @@ from training.processes import ALONE
 
 
 def of_clean_images(
-    checkpoint: Path, weights: Weights, data: ImageData, data_name: str, *, seed: int, answered_by: str = "network"
+    checkpoint: Path,
+    weights: Weights,
+    data: ImageData,
+    data_name: str,
+    *,
+    seed: int,
+    answered_by: str = "network",
+    is_compiled: bool = False,
 ) -> Measurement:
     """What is measured without any attack: the others are this with another attack, definition and epsilon."""
     return Measurement(
@@ -43,7 +50,7 @@ def of_clean_images(
         data=data_name,
         data_sha256=data.sha256,
         seed=seed,
-        runtime=f"torch {torch.__version__}",
+        runtime=f"torch {torch.__version__}{', compiled' if is_compiled else ''}",
         precision="fp32",
         answered_by=answered_by,
     )
