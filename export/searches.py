@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from export.disguise import Disguise
 from export.labelled_images import LabelledImages
+from export.square import square
 from fsr_serve.checks.calibration import Calibration
 from fsr_serve.checks.history import QueryHistory
-from fsr_serve.checks.square import square
 from fsr_serve.ranking import lead
 from fsr_serve.session import Floats, OnnxModel
 from training.source import spread

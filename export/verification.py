@@ -17,9 +17,9 @@ from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
 from export.measuring import BATCH, Asked, check_can_measure, measured, write_accuracies
+from export.square import square
 from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
-from fsr_serve.checks.square import square
 from fsr_serve.errors import StartupError
 from fsr_serve.session import Floats, Session
 from training.evaluation.protocol import (

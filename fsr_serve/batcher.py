@@ -107,9 +107,6 @@ class Batcher:
         self._start_batches()
         try:
             return await job.answer
-        except asyncio.CancelledError:
-            self.metrics.cancelled.inc()
-            raise
         finally:
             timer.cancel()
             self._forget(job)
@@ -146,15 +143,18 @@ class Batcher:
         Raises as `admit`, also within the block when the deadline passes there.
         """
         self.admit(count, deadline, decode_seconds)
+        async with self.admitted(count, deadline):
+            yield
+
+    @asynccontextmanager
+    async def admitted(self, count: int, deadline: float) -> AsyncIterator[None]:
+        """Count `count` images that were admitted among those that wait. Raises as `submit` within the block."""
         self._count_arriving(count)
         try:
             async with asyncio.timeout_at(deadline):
                 yield
         except TimeoutError as error:
             raise _expiry() from error
-        except asyncio.CancelledError:
-            self.metrics.cancelled.inc()
-            raise
         finally:
             self._count_arriving(-count)
 

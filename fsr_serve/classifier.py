@@ -12,7 +12,7 @@ import numpy as np
 
 from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
-from fsr_serve.checks.checker import Checker
+from fsr_serve.checks.checker import Checker, Results
 from fsr_serve.decoders import Decoders
 from fsr_serve.errors import ArtifactError, RequestError
 from fsr_serve.metrics import Metrics, Stages
@@ -64,6 +64,7 @@ class Classifier:
         self._checked_at = -math.inf
         self._problem: str | None = None
         self._decoders = Decoders(settings.cores)
+        self._parsers = Decoders(settings.cores)
 
     @property
     def engine(self) -> Engine:
@@ -127,14 +128,15 @@ class Classifier:
             return "the session's answers have changed since the start"
         return None
 
-    async def parse(self, parse: Callable[[], Parsed], deadline: float) -> Parsed:
+    async def parse(self, parse: Callable[[bytes], Parsed], body: bytes, deadline: float) -> Parsed:
         """What `parse` makes of a body, in a thread: the loop serves others meanwhile.
 
         Raises RequestError when not even one image would be admitted, having parsed nothing, and when the deadline
         passes.
         """
         async with self.batcher.arriving(1, deadline):
-            return await asyncio.to_thread(parse)
+            (parsed,) = await self._parsers.run(parse, [body])
+            return parsed
 
     async def classify(
         self,
@@ -156,17 +158,16 @@ class Classifier:
             if not pixels:
                 return [image for image in decoded if isinstance(image, RequestError)]
             images = pixels[0][np.newaxis] if len(pixels) == 1 else np.stack(pixels)
+            remembered = await self._remember(images, stages, deadline, requester)
             logits = await self._logits(images, stages, deadline)
             found = self._predictions(logits, top_k)
-            if self._checker is not None:
-                remembered = await self._checker.remember(images, requester)
-                if with_evidence:
-                    with stages.time("checks"):
-                        evidence = await self._checker.check(images, remembered, deadline, requester)
-                    for prediction, one in zip(found, evidence, strict=True):
-                        prediction["evidence"] = one
-                else:
-                    self._checker.watch(images, deadline, requester)
+            if self._checker is not None and with_evidence:
+                with stages.time("checks"):
+                    evidence = await self._checker.check(images, remembered, deadline, requester)
+                for prediction, one in zip(found, evidence, strict=True):
+                    prediction["evidence"] = one
+            elif self._checker is not None:
+                self._checker.watch(images, deadline, requester)
         predictions = iter(found)
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
@@ -202,11 +203,19 @@ class Classifier:
 
     async def logits(self, images: Images, stages: Stages, deadline: float, requester: Requester) -> Floats:
         """Logits (n, classes) of images (n, 3, h, w) that were admitted, which the checks see without being asked."""
+        await self._remember(images, stages, deadline, requester)
         logits = await self._logits(images, stages, deadline)
         if self._checker is not None:
-            await self._checker.remember(images, requester)
             self._checker.watch(images, deadline, requester)
         return logits
+
+    async def _remember(self, images: Images, stages: Stages, deadline: float, requester: Requester) -> list[Results]:
+        """What the history says of images that were admitted, which are part of it from now on."""
+        if self._checker is None or not self._checker.has_history:
+            return [{} for _ in images]
+        async with self.batcher.admitted(len(images), deadline):
+            with stages.time("history"):
+                return await self._checker.remember(images, requester)
 
     async def _logits(self, images: Images, stages: Stages, deadline: float) -> Floats:
         """Batched with those of other requests."""

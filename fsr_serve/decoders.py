@@ -11,7 +11,7 @@ from fsr_serve.batch_time import DECAY
 from fsr_serve.errors import RequestError
 
 Result = TypeVar("Result")
-Encoded = bytes | RequestError
+Encoded = TypeVar("Encoded", bound=bytes | RequestError)
 """An image file, or the error that says why there is none."""
 
 FILE_COST = 4096
@@ -39,7 +39,7 @@ class Decoders:
         finally:
             wanted.clear()  # ends the thread's way through it, where nobody waits any more
 
-    def predict(self, encoded: Sequence[Encoded]) -> float:
+    def predict(self, encoded: Sequence[bytes | RequestError]) -> float:
         """Seconds until one thread has decoded these too, after those that are waiting.
 
         0 while a thread is free: what waits for nobody is always tried, or a wrong estimate would never mend.
@@ -68,6 +68,6 @@ class Decoders:
             self._left += cost
 
 
-def _cost(encoded: Sequence[Encoded]) -> int:
+def _cost(encoded: Sequence[bytes | RequestError]) -> int:
     """In bytes: from thumbnails to photographs, files take time by their size rather than by their number."""
     return FILE_COST * len(encoded) + sum(len(image) for image in encoded if isinstance(image, bytes))

@@ -10,7 +10,7 @@ BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 P_VALUE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
 
 
-STAGES = ("read", "decode", "queue", "inference", "checks")
+STAGES = ("read", "decode", "history", "queue", "inference", "checks")
 
 
 class Metrics:

@@ -29,7 +29,8 @@ class ModelControl:
 
     def state(self) -> ModelState:
         """What serves, what could, and what each worker says of itself."""
-        serving = self._registry.current.version
+        followed = self._registry.followed
+        serving = followed.current.version
         workers: list[WorkerState] = [
             {
                 "worker": number,
@@ -42,7 +43,7 @@ class ModelControl:
             "name": self._registry.name,
             "version": serving.version,
             "sha256": serving.sha256,
-            "previous": self._registry.previous_number,
+            "previous": followed.previous_number,
             "available": self._registry.available(),
             "workers": workers,
         }
@@ -61,13 +62,13 @@ class ModelControl:
         """Serve the version before this one again, in every worker; a second call comes back. Raises as `load`."""
         self._check_name(name)
         with self._only_call():
-            now = self._registry.current.version
-            previous = self._registry.previous_number
+            followed = self._registry.followed
+            now, previous = followed.current.version, followed.previous_number
             if previous is None:
                 raise RequestError(
                     409, "no_previous", f"version {now.version} of {name!r} is the first that was served; load another"
                 )
-            held = self._registry.previous
+            held = followed.previous
             if held is not None and held.version.version == previous:
                 return self._ask(held.version, now.version)
             return self._load(previous)
@@ -112,7 +113,8 @@ class ModelControl:
 
     def _load(self, number: int | None) -> LoadedModel:
         chosen = self._find(number)
-        now = self._registry.current.version
+        followed = self._registry.followed
+        now = followed.current.version
         try:
             found = self._registry.prepare(chosen).version
         except StartupError as error:
@@ -121,23 +123,20 @@ class ModelControl:
             ) from error
         is_new = (found.version, found.sha256) != (now.version, now.sha256)
         try:
-            return self._ask(found, now.version if is_new else self._registry.previous_number)
+            return self._ask(found, now.version if is_new else followed.previous_number)
         finally:
             self._registry.forget_candidate()
 
     def _ask(self, version: ModelVersion, previous: int | None) -> LoadedModel:
-        name, file = self._registry.name, self._registry.file
-        before = file.read()
         wanted = Wanted.exactly(version, previous, call=uuid4().hex)
-        file.write(wanted)
         try:
-            workers = self._wait(wanted)
+            with self._registry.file.asking(wanted):
+                workers = self._wait(wanted)
         except BaseException:
-            file.write(before)
             self._registry.follow()
             raise
         return {
-            "name": name,
+            "name": self._registry.name,
             "version": version.version,
             "sha256": version.sha256,
             "previous": previous,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fsr_serve.artifact import MODEL_FILE, find_model, read_version, versions_of
-from fsr_serve.checks.checker import Checker, CheckLimits
+from fsr_serve.checks.checker import Checker
 from fsr_serve.classifier import Classifier
 from fsr_serve.errors import ArtifactError, FsrError, StateError
 from fsr_serve.metrics import Metrics
@@ -37,22 +37,29 @@ def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classif
         precision=settings.precision,
         threads=settings.session_threads,
     )
-    checker = None
-    if settings.checks:
-        limits = CheckLimits(
-            settings.checks, settings.false_alarm_rate, settings.check_share, settings.max_check_images
-        )
-        checker = Checker.open(version, limits, metrics, device=settings.device, threads=settings.session_threads)
+    checker = Checker.open(version, settings, metrics) if settings.checks else None
     classifier = Classifier(version, session, settings, metrics, checker)
     classifier.warm()
     return classifier
 
 
-class _Replaced(NamedTuple):
-    """What was followed and kept before the last change, until no call can take that back any more."""
+class Followed(NamedTuple):
+    """What a worker follows: one value, so that nobody sees a change half done."""
 
     wanted: Wanted
+    current: Classifier
+    """Serves."""
     previous: Classifier | None
+    """Served before, and is kept so that going back takes no time."""
+    error: str | None = None
+    """Why what is wanted does not serve."""
+
+    @property
+    def previous_number(self) -> int | None:
+        """The version that a rollback goes to. A file written by hand names none: then the one that is still held."""
+        if self.wanted.previous is None and self.previous is not None:
+            return self.previous.version.version
+        return self.wanted.previous
 
 
 class Registry:
@@ -71,13 +78,12 @@ class Registry:
         start_file = WantedFile(worker.folder / "start", self.name)
         start = start_file.read()
         asked = self.file.read()
-        self.current = self._load(asked or start or Wanted(version=max(self.available())))
-        self.previous: Classifier | None = None
+        current = self._open_wanted(asked or start or Wanted(version=max(self.available())))
         self._candidate: Classifier | None = None
-        self._replaced: _Replaced | None = None
         self._unreadable = ""
-        self._start = start or Wanted.exactly(self.current.version)
-        self._followed = asked or self._start
+        self._start = start or Wanted.exactly(current.version)
+        self.followed = Followed(asked or self._start, current, None)
+        self._before: Followed | None = None  # until no call can take the last change back any more
         if start is None:
             start_file.write(self._start)
         self._report()
@@ -87,11 +93,9 @@ class Registry:
         return self.folder.name
 
     @property
-    def previous_number(self) -> int | None:
-        """The version that a rollback goes to. A file written by hand names none: then the one that is still held."""
-        if self._followed.previous is None and self.previous is not None:
-            return self.previous.version.version
-        return self._followed.previous
+    def current(self) -> Classifier:
+        """What serves now."""
+        return self.followed.current
 
     def available(self) -> list[int]:
         """Numbers of the versions on disk, rising; whether they are whole is not looked at."""
@@ -105,7 +109,7 @@ class Registry:
         with self._lock:
             on_disk = read_version(self._path(number))
             exact = Wanted.exactly(on_disk)
-            self._candidate = self._find_held(exact) or self._load(exact)
+            self._candidate = self._find_held(exact) or self._open_wanted(exact)
             return self._candidate
 
     def forget_candidate(self) -> None:
@@ -119,24 +123,37 @@ class Registry:
             wanted = self._read()
             if wanted is None:
                 return
-            if wanted == self._followed:
-                if self._replaced is not None and self._is_settled():
-                    self._replaced = None
+            if wanted == self.followed.wanted:
+                if self._before is not None and self._is_settled():
+                    self._before = None
                 return
-            error_text = None
-            try:
-                found = self._find_held(wanted) or self._load(wanted)
+            if self._before is not None and wanted == self._before.wanted:  # a call was given up
+                followed, self._before = self._before, None
+            else:
+                found = self._found(wanted)
                 if self._read() != wanted:
                     return  # given up while it was loaded; the next look follows what is wanted now
-                self._serve(found, wanted)
-            except FsrError as error:
-                error_text = str(error)
-                logger.error("version %s is wanted and does not serve: %s", wanted.version, error)
-            except Exception:
-                error_text = f"version {wanted.version} cannot be loaded; the log of the server has the details"
-                logger.exception("version %s is wanted and does not serve", wanted.version)
-            self._followed = wanted
-            self._report(error_text)
+                followed, self._before = found, self.followed
+            self._candidate = None
+            served, self.followed = self.current, followed  # a request sees the one or the other, whole
+            if served is not followed.current:
+                number, before = followed.current.version.version, served.version.version
+                logger.info("version %s of %s serves instead of %s", number, self.name, before)
+            self._report()
+
+    def _found(self, wanted: Wanted) -> Followed:
+        """What serves once `wanted` is followed: that, or what served before and the reason."""
+        now = self.followed
+        try:
+            found = self._find_held(wanted) or self._open_wanted(wanted)
+        except FsrError as error:
+            logger.error("version %s is wanted and does not serve: %s", wanted.version, error)
+            return now._replace(wanted=wanted, error=str(error))
+        except Exception:
+            logger.exception("version %s is wanted and does not serve", wanted.version)
+            reason = f"version {wanted.version} cannot be loaded; the log of the server has the details"
+            return now._replace(wanted=wanted, error=reason)
+        return Followed(wanted, found, now.previous if found is now.current else now.current)
 
     def follow_always(self) -> threading.Event:
         """In a thread of its own, until the process ends or the event that is returned is set."""
@@ -168,15 +185,16 @@ class Registry:
     def _is_settled(self) -> bool:
         """Whether every worker serves what this one follows: the call that asked for it has succeeded."""
         reports = self._worker.reports().values()
-        return all(report and report.wanted == self._followed and report.error is None for report in reports)
+        return all(report and report.wanted == self.followed.wanted and report.error is None for report in reports)
 
     def _held(self) -> list[Classifier]:
-        return [held for held in (self.current, self.previous, self._candidate) if held is not None]
+        held = (self.followed.current, self.followed.previous, self._candidate)
+        return [one for one in held if one is not None]
 
     def _find_held(self, wanted: Wanted) -> Classifier | None:
         return next((held for held in self._held() if wanted.is_met_by(held.version)), None)
 
-    def _load(self, wanted: Wanted) -> Classifier:
+    def _open_wanted(self, wanted: Wanted) -> Classifier:
         found = self._open(self._path(wanted.version))
         if not wanted.allows(found.version):
             raise ArtifactError(
@@ -199,19 +217,7 @@ class Registry:
             )
         return folders[number]
 
-    def _serve(self, classifier: Classifier, wanted: Wanted) -> None:
-        self._candidate = None
-        if classifier is self.current:
-            return
-        if self._replaced is not None and self._replaced.wanted == wanted:  # a call was given up
-            self.previous, self._replaced = self._replaced.previous, None
-        else:
-            self._replaced = _Replaced(self._followed, self.previous)
-            self.previous = self.current
-        before, self.current = self.current, classifier  # a request sees the one or the other, whole
-        logger.info("version %s of %s serves instead of %s", wanted.version, self.name, before.version.version)
-
-    def _report(self, error: str | None = None) -> None:
+    def _report(self) -> None:
         serving = self.current
         report = Report(
             pid=os.getpid(),
@@ -219,7 +225,7 @@ class Registry:
             version=serving.version.version,
             sha256=serving.version.sha256,
             **serving.engine,
-            wanted=self._followed,
-            error=error,
+            wanted=self.followed.wanted,
+            error=self.followed.error,
         )
         self._worker.report(report)

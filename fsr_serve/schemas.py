@@ -37,19 +37,24 @@ class CheckResult(TypedDict):
     is_suspicious: bool
 
 
-class Evidence(TypedDict):
+class FsrEvidence(TypedDict, total=False):
+    """`mask_mass` is the share of the features' magnitude that FSR calls non-robust, and `heads` the likeliest class by
+    the robust, the non-robust and the recalibrated part of the features.
+    """
+
+    mask_mass: float
+    heads: dict[str, ClassProbability]
+
+
+class Evidence(FsrEvidence):
     """What speaks for and against an answer; for whom it was asked with a key of the scope `evidence`.
 
-    `is_suspicious` when any check finds it so; of clean images about the share `false_alarm_rate` is. `mask_mass` is
-    the share of the features' magnitude that FSR calls non-robust, and `heads` the likeliest class by the robust, the
-    non-robust and the recalibrated part of the features.
+    `is_suspicious` when any check finds it so; of clean images about the share `false_alarm_rate` is.
     """
 
     is_suspicious: bool
     false_alarm_rate: float
     checks: dict[str, CheckResult]
-    mask_mass: NotRequired[float]
-    heads: NotRequired[dict[str, ClassProbability]]
 
 
 class Prediction(ClassProbability):

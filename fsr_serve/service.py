@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ class FsrServe:
         worker = Worker.join()
         scraped = share_metrics(worker) if FOLDER_VARIABLE in os.environ else None
         self.server = Server.start(load_settings(), worker, scraped)
+        self._one_call = threading.Lock()
 
     @bentoml.on_startup  # type: ignore[untyped-decorator]
     def begin(self) -> None:
@@ -108,7 +110,8 @@ class FsrServe:
             deadline = asyncio.get_running_loop().time() + self.server.settings.request_timeout_ms / 1000
             return await classifier.classify([image], top_k, stages, deadline, IN_PROCESS)
 
-        (result,) = asyncio.run(answer())
+        with self._one_call:  # the queue belongs to one event loop at a time
+            (result,) = asyncio.run(answer())
         if isinstance(result, RequestError):
             raise result
         return {"model": classifier.identity, "predictions": [result], "seconds": stages.seconds}

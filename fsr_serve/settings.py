@@ -141,10 +141,10 @@ class Settings(BaseSettings):
                 f"{PREFIX}MAX_CHECK_IMAGES is {self.max_check_images}; expected at least {PREFIX}MAX_IMAGES, "
                 f"which is {self.max_images}"
             )
-        if self.check_share and not self.checks:
+        if self.check_share and set(self.checks) <= {"history"}:
             raise ValueError(
-                f"{PREFIX}CHECK_SHARE is {self.check_share} but {PREFIX}CHECKS names no check; expected some of "
-                f"{', '.join(CHECKS)}, or a share of 0"
+                f"{PREFIX}CHECK_SHARE is {self.check_share} but {PREFIX}CHECKS names no check that a share of the "
+                f"requests could go through (history sees all); expected some of {', '.join(CHECKS)}, or a share of 0"
             )
         return self
 

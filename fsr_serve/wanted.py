@@ -3,6 +3,9 @@
 Nothing but a call of the admin API writes it; it may also be written by hand, {"version": 2} is enough.
 """
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -66,19 +69,47 @@ class WantedFile:
         except (OSError, ValidationError) as error:
             raise StateError(
                 f'{self.path} cannot be read: {error}; expected {{"version": NUMBER}}. Mend it, or remove it to '
-                "serve the greatest version"
+                "serve what the server started with"
             ) from error
 
-    def write(self, wanted: Wanted | None) -> None:
-        """Ask every worker for this, for what they started with when None. Raises StateError, asking nothing."""
+    def write(self, wanted: Wanted) -> None:
+        """Ask every worker for this. Raises StateError, asking nothing."""
         try:
-            if wanted is None:
-                self.path.unlink(missing_ok=True)
-            else:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(self.path, wanted.model_dump_json(exclude_none=True).encode() + b"\n")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self.path, wanted.model_dump_json(exclude_none=True).encode() + b"\n")
         except OSError as error:
-            raise StateError(
-                f"{self.path} cannot be written ({error.strerror}), so nothing was changed; expected a folder with "
-                "room that the server may write, named by FSR_STATE"
-            ) from error
+            raise self._unwritable(error) from error
+
+    @contextmanager
+    def asking(self, wanted: Wanted) -> Iterator[None]:
+        """Ask every worker for this, and for what was asked before where the block fails, even on a full disk.
+
+        Raises StateError, asking nothing, or where it cannot be taken back.
+        """
+        kept = self.path.with_suffix(".before")
+        try:
+            kept.unlink(missing_ok=True)
+            if self.path.exists():
+                shutil.copyfile(self.path, kept)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        self.write(wanted)
+        try:
+            yield
+        except BaseException as reason:
+            try:
+                kept.replace(self.path) if kept.exists() else self.path.unlink()
+            except OSError as error:
+                raise StateError(
+                    f"{reason}. {self.path} cannot be changed back ({error.strerror}) and still asks for version "
+                    f"{wanted.version}: mend or remove it"
+                ) from reason
+            raise
+        with suppress(OSError):
+            kept.unlink(missing_ok=True)
+
+    def _unwritable(self, error: OSError) -> StateError:
+        return StateError(
+            f"{self.path} cannot be written ({error.strerror}), so nothing was changed; expected a folder with "
+            "room that the server may write, named by FSR_STATE"
+        )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from test_serve import environment, started
+from servers import environment, started
 
 from fsr_serve import __version__
 

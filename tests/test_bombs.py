@@ -10,9 +10,9 @@ import httpx
 import psutil
 import pytest
 from bombs import MEGABYTE, REFUSED, is_cheap
+from servers import running
 from starlette.testclient import TestClient
 from test_mutations import resident_bytes
-from test_serve import running
 
 from fsr_serve.http.app import create_app
 from fsr_serve.server import Server

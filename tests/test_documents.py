@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from test_serve import ROOT
+from servers import ROOT
 
 from fsr_serve.settings import Settings
 

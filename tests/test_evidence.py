@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -215,6 +216,25 @@ def test_others_are_answered_while_the_history_looks(start, monkeypatch):
         return await looking
 
     assert len(asyncio.run(remember())) == 1
+
+
+def test_what_waits_for_the_history_is_bounded_as_what_waits_for_the_model(start, monkeypatch):
+    server = start(checks=("history",), max_queue_images=8)
+    history, begun, go_on = server.classifier._checker._history, threading.Event(), threading.Event()
+    monkeypatch.setattr(history, "count", lambda images: begun.set() or (go_on.wait(60) and np.ones(len(images))))
+    with ThreadPoolExecutor(1) as thread, TestClient(create_app(lambda: server), headers=ADMIN) as client:
+        waiting = thread.submit(client.post, "/classify", files=as_form(*[picture("red")] * 8))
+        assert begun.wait(60)
+        assert sample(server, "fsr_queue_images") == 8
+        assert client.post("/classify", content=picture("red"), headers=PNG).json()["error"]["code"] == "queue_full"
+        go_on.set()
+        assert waiting.result().status_code == 200
+        go_on.clear()
+        late = client.post("/classify", content=picture("red"), headers=PNG | {"X-Request-Timeout-Ms": "50"})
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        go_on.set()
+    assert sample(server, "fsr_queue_images") == 0
+    assert sample(server, "fsr_images_total") == 8, "what is late is not computed"
 
 
 def test_the_log_says_whose_images_look_suspicious(start, caplog):

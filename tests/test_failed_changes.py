@@ -2,10 +2,11 @@
 
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 from conftest import CLASSES
-from versions import change_manifest, damage, load, served, truncate
+from versions import ask, change_manifest, damage, load, served, truncate
 
 from fsr_serve.errors import StartupError, StateError
 from fsr_serve.server import Server
@@ -48,6 +49,63 @@ def test_when_one_worker_cannot_load_it_all_go_back(two, several, monkeypatch):
     assert "no memory left" in answer.json()["error"]["message"]
     assert [served(server) for server in two] == [3, 3]
     assert served(Server.start(several, Worker(make_folder()))) == 3
+
+
+def test_workers_go_back_to_what_they_served_even_where_that_is_not_what_was_asked_for(two, monkeypatch):
+    """A version that was asked for by hand and cannot serve is no worse to go back to."""
+
+    def fail(path):
+        raise StartupError("there is no memory left")
+
+    with monkeypatch.context() as patch:
+        for server in two:
+            patch.setattr(server.registry, "_open", fail)
+        two[0].registry.file.path.parent.mkdir()
+        two[0].registry.file.path.write_text('{"version": 2}')
+        for server in two:
+            server.registry.follow()
+    monkeypatch.setattr(two[1].registry, "_open", fail)
+    assert load(two[0], 1).status_code == 409
+    for server in two:
+        server.registry.follow()
+    assert [served(server) for server in two] == [3, 3]
+    (found,) = ask(two[0], "GET", "/admin/models").json()["models"]
+    assert [worker["error"] for worker in found["workers"]] == ["there is no memory left"] * 2, "of version 2"
+
+
+def test_what_was_asked_for_is_taken_back_on_a_disk_that_is_full_by_then(two, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    def fail(path):
+        monkeypatch.setattr("fsr_serve.wanted.write_atomically", full)
+        raise StartupError("there is no memory left")
+
+    load(two[0], 2)
+    before = two[0].registry.file.read()
+    monkeypatch.setattr(two[1].registry, "_open", fail)
+    answer = load(two[0], 1)
+    assert "no memory left" in answer.json()["error"]["message"]
+    assert two[0].registry.file.read() == before
+    assert [file.name for file in two[0].registry.file.path.parent.iterdir()] == ["colours.json"]
+
+
+def test_what_cannot_be_taken_back_is_said(two, monkeypatch):
+    def fail(path):
+        monkeypatch.setattr(Path, "replace", read_only)
+        raise StartupError("there is no memory left")
+
+    def read_only(*paths):
+        raise OSError(30, "Read-only file system")
+
+    load(two[0], 2)
+    monkeypatch.setattr(two[1].registry, "_open", fail)
+    error = load(two[0], 1).json()["error"]
+    assert error["code"] == "state_unwritable"
+    assert "no memory left" in error["message"]
+    assert (
+        "colours.json cannot be changed back (Read-only file system) and still asks for version 1" in error["message"]
+    )
 
 
 def test_when_one_worker_is_silent_all_go_back(two, several, monkeypatch):

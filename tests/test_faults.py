@@ -18,7 +18,7 @@ import pytest
 from conftest import CLASSES, SIDE, as_json, picture
 from load import load_of
 from onnx import TensorProto, helper, numpy_helper
-from test_serve import running
+from servers import running
 from versions import add_keys, damage, truncate
 
 from export.adoption import Arguments, adopt

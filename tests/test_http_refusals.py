@@ -66,14 +66,6 @@ BAD = {
         "malformed_multipart",
         "closing boundary is missing",
     ),
-    "form of a strange charset": (
-        "/classify",
-        b"--x--",
-        {"Content-Type": "multipart/form-data; boundary=x; charset=punycode"},
-        400,
-        "malformed_multipart",
-        "charset is not utf-8",
-    ),
     "form without files": (
         "/classify",
         b'--x\r\nContent-Disposition: form-data; name="f"\r\n\r\nab\r\n--x--\r\n',

@@ -9,7 +9,7 @@ from conftest import SIDE, as_form, picture
 from prometheus_client import CollectorRegistry
 from starlette.testclient import TestClient
 
-from fsr_serve.checks.checker import Checker, CheckLimits
+from fsr_serve.checks.checker import Checker
 from fsr_serve.http.app import create_app
 from fsr_serve.metrics import Metrics
 from fsr_serve.requester import Requester
@@ -29,11 +29,11 @@ def test_the_pixels_of_all_images_of_a_request_are_bounded_together(settings):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_the_share_of_requests_that_is_watched_is_the_one_that_was_set(share):
+def test_the_share_of_requests_that_is_watched_is_the_one_that_was_set(settings, share):
     """No image has room in the queue, so that each one to be watched is counted as unchecked."""
     registry, requests = CollectorRegistry(), 4000
-    limits = CheckLimits(("confidence",), false_alarm_rate=0.01, share=share, queue_images=0)
-    checker = Checker(object(), None, ("cat", "dog"), limits, Metrics(registry))
+    settings = settings.model_copy(update={"checks": ("confidence",), "check_share": share, "max_check_images": 0})
+    checker = Checker(object(), None, ("cat", "dog"), settings, Metrics(registry))
 
     async def serve():
         image = np.zeros((1, 3, SIDE, SIDE), np.uint8)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from conftest import picture
-from test_serve import serving
+from servers import serving
 
 CLIENTS = 16
 SECONDS = 20

@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from test_serve import ROOT
+from servers import ROOT
 
 
 def command(*arguments, **variables):

@@ -8,7 +8,7 @@ import threading
 import httpx
 import pytest
 from conftest import picture
-from test_serve import running
+from servers import running
 from versions import ADMIN, PNG, add_version, ask, load, rollback, served
 
 from fsr_serve.server import Server
@@ -71,14 +71,14 @@ def test_a_version_that_is_given_up_while_it_is_loaded_is_never_served(server, m
     open_ = registry._open
 
     def give_up_meanwhile(path):
-        registry.file.write(None)
+        registry.file.path.unlink()
         return open_(path)
 
     monkeypatch.setattr(registry, "_open", give_up_meanwhile)
     registry.file.write(Wanted(version=2))
     registry.follow()
     registry.follow()
-    assert (served(server), registry.previous) == (3, None)
+    assert (served(server), registry.followed.previous) == (3, None)
 
 
 def test_the_log_says_when_another_version_serves_and_which_key_asked(server, caplog):

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from conftest import picture
 from mutations import right_requests, wrong_request
-from test_serve import running
+from servers import running
 
 BODIES = 20_000
 CLIENTS = 4

@@ -10,7 +10,7 @@ import tritonclient.http as triton
 from conftest import CLASSES, SIDE, as_json, picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_serve import serving
+from servers import serving
 from tritonclient.utils import InferenceServerException
 
 RED, GREEN, BLUE = (picture(colour) for colour in ("red", "green", "blue"))

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from test_serve import ROOT
+from servers import ROOT
 
 from fsr_serve.http.app import create_app
 from fsr_serve.http.openapi import document

@@ -13,7 +13,7 @@ from conftest import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
-from test_serve import ROOT
+from servers import ROOT
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError

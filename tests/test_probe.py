@@ -9,9 +9,9 @@ from torch import nn
 
 from export.attack_graph import attack_network, example_inputs
 from export.graph import to_onnx, write_graphs
+from export.square import square
 from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, pgd
-from fsr_serve.checks.square import square
 from fsr_serve.session import OnnxModel
 from training.attacks import cross_entropy, margin
 from training.attacks import pgd as torch_pgd

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from test_serve import curl, serving
+from servers import curl, serving
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

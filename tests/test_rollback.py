@@ -8,7 +8,7 @@ from versions import ask, load, rollback, served
 
 from fsr_serve.errors import RequestError, StartupError
 from fsr_serve.http.openapi import document
-from fsr_serve.registry import Registry
+from fsr_serve.registry import Followed, Registry
 from fsr_serve.server import Server
 from fsr_serve.workers import Worker, make_folder
 
@@ -78,13 +78,13 @@ def test_what_was_replaced_is_held_no_longer_than_it_may_be_needed(two):
     for number in (1, 2):
         load(two[0], number)
     two[0].registry.follow()
-    assert two[0].registry._replaced is None
+    assert two[0].registry._before is None
 
 
 def test_nothing_comes_between_a_rollback_and_the_load_that_it_needs(server, several, monkeypatch):
     load(server, 1)
     control = Server.start(several, Worker(make_folder())).control
-    number, prepare, flock, locked = Registry.previous_number.fget, Registry.prepare, fcntl.flock, []
+    number, prepare, flock, locked = Followed.previous_number.fget, Registry.prepare, fcntl.flock, []
 
     def refused_between(step):
         def run(*arguments):
@@ -98,7 +98,7 @@ def test_nothing_comes_between_a_rollback_and_the_load_that_it_needs(server, sev
         flock(descriptor, operation)
         locked.append(descriptor)
 
-    monkeypatch.setattr(Registry, "previous_number", property(refused_between(number)))
+    monkeypatch.setattr(Followed, "previous_number", property(refused_between(number)))
     monkeypatch.setattr(Registry, "prepare", refused_between(prepare))
     monkeypatch.setattr(fcntl, "flock", lock)
     assert control.rollback("colours")["version"] == 3

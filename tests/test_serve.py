@@ -1,7 +1,6 @@
 """A real `bentoml serve` and real clients."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -9,8 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import bentoml
@@ -18,69 +16,12 @@ import httpx
 import pytest
 from bentoml.serving import create_watcher, running_inside_container
 from conftest import CLASSES, picture
+from servers import ROOT, curl, environment, running, serving
 
 from fsr_serve.session import has_cuda_driver
 from fsr_serve.workers import FOLDER_VARIABLE
 
-ROOT = Path(__file__).parent.parent
 RED = picture("red")
-
-
-def environment(models, home, **settings):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("FSR_")}
-    plain.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    return {
-        **plain,
-        "FSR_MODELS": str(models),
-        "BENTOML_HOME": str(home),
-        "BENTOML_DO_NOT_TRACK": "1",
-        "FSR_DRAIN_SECONDS": "0",
-        **settings,
-    }
-
-
-@contextmanager
-def serving(models, home, log, **settings):
-    """Base address of a server that is ready; its output goes to `log`."""
-    with running(models, home, log, **settings) as (address, _):
-        yield address
-
-
-@contextmanager
-def running(models, home, log, **settings):
-    """Base address and process of a server that is ready."""
-    command = [sys.executable, "-m", "bentoml", "serve"]
-    with started(command, ROOT, environment(models, home, **settings), log) as (address, process):
-        yield address, process
-
-
-@contextmanager
-def started(command, folder, environment, log):
-    """Base address and process of a server that `command` starts in `folder`, when it is ready."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
-        address = f"http://127.0.0.1:{port}"
-        deadline = time.monotonic() + 120
-        while not _is_ready(address):
-            assert process.poll() is None, log.read_text()
-            assert time.monotonic() < deadline, log.read_text()
-            time.sleep(0.1)
-        yield address, process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-
-
-def _is_ready(address):
-    try:
-        return httpx.get(f"{address}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -89,10 +30,6 @@ def address(models, tmp_path_factory):
     limits = {"FSR_MAX_BODY_BYTES": "1000000", "FSR_MAX_IMAGES": "8"}
     with serving(models, folder / "home", folder / "log", **limits) as address:
         yield address
-
-
-def curl(*arguments):
-    return subprocess.run(["curl", "-sS", "-m", "60", *arguments], capture_output=True, check=True).stdout
 
 
 def test_curl_sends_a_picture_and_gets_a_label(address, tmp_path):
@@ -167,7 +104,10 @@ def test_the_api_can_be_called_in_process(models, monkeypatch):
     monkeypatch.setenv("FSR_MODELS", str(models))
     from fsr_serve.service import FsrServe
 
-    assert FsrServe().classify(RED)["predictions"][0]["label"] in CLASSES
+    service = FsrServe()
+    with ThreadPoolExecutor(4) as threads:
+        for answer in threads.map(service.classify, [RED] * 20):
+            assert answer["predictions"][0]["label"] in CLASSES
 
 
 def test_a_worker_that_dies_is_started_again_in_bentomls_containers_too(monkeypatch):

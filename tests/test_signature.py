@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from test_serve import serving
+from servers import serving
 from versions import ADMIN, add_keys
 
 from export.changing import being_changed, write_manifest

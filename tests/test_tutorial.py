@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tyro
 from PIL import Image
-from test_serve import serving
+from servers import serving
 
 from export.command import Arguments as ExportArguments
 from export.verification import Arguments as VerifyArguments

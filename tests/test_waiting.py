@@ -49,7 +49,7 @@ def held_parser(request, monkeypatch):
     name, body = PARSERS[request.param]
     began, end = threading.Event(), threading.Event()
 
-    def parse(*arguments):
+    def parse(*arguments, **options):
         began.set()
         end.wait(30)
         raise AssertionError("this is parsed for nobody")
@@ -64,6 +64,24 @@ def test_a_body_that_takes_longer_to_parse_than_the_deadline_is_given_up(client,
     response = client.post(route, content=body, headers={**JSON, "X-Request-Timeout-Ms": "50"})
     assert response.status_code == 504
     assert server.classifier.batcher._arriving_images == 0
+
+
+def test_a_body_that_waits_to_be_parsed_is_forgotten_with_its_request(client, server, monkeypatch):
+    """Its memory is given to others, so nothing may hold it any more."""
+    begun, go_on = [], threading.Event()
+
+    def parse(body, settings):
+        begun.append(body)
+        go_on.wait(30)
+        return [picture("red")]
+
+    monkeypatch.setattr("fsr_serve.http.body._json_images", parse)
+    server.classifier._parsers = Decoders(1)
+    for body in (b'{"image": 1}', b'{"image": 2}'):
+        assert client.post("/classify", content=body, headers={**JSON, "X-Request-Timeout-Ms": "50"}).status_code == 504
+    go_on.set()
+    assert client.post("/classify", content=b'{"image": 3}', headers=JSON).status_code == 200
+    assert begun == [b'{"image": 1}', b'{"image": 3}']
 
 
 @pytest.mark.parametrize("route", PARSERS)
@@ -179,7 +197,7 @@ def test_a_client_that_leaves_while_its_body_is_parsed_is_not_waited_for(server,
 
     async def observe():
         async with asked(server, route, body, b"application/json") as (left, sent):
-            await asyncio.to_thread(began.wait)
+            await asyncio.to_thread(began.wait, 30)
             left.set()
         assert not end.is_set()
         end.set()
@@ -212,7 +230,7 @@ def test_what_was_taken_before_the_server_closed_is_finished(server, held_step):
     async def observe():
         body = json.dumps(as_json(picture("red"), picture("green"))).encode()
         async with asked(server, "/classify", body, b"application/json") as (_, sent):
-            await asyncio.to_thread(began.wait)
+            await asyncio.to_thread(began.wait, 30)
             server.lifecycle.is_closed = True
             go_on.set()
         assert sent[0]["status"] == 200

@@ -8,8 +8,8 @@ import sys
 import httpx
 import pytest
 from conftest import as_json, picture
+from servers import running
 from test_faults import processes
-from test_serve import running
 
 from fsr_serve.workers import make_folder
 

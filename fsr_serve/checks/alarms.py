@@ -1,11 +1,9 @@
 """What the checks find, in the log: whose images, and by which checks. At most one line a minute."""
 
 import logging
-import math
 from collections import Counter
-from collections.abc import Callable, Sequence
-from threading import Lock
-from time import monotonic
+from collections.abc import Sequence
+from threading import Lock, Timer
 
 from fsr_serve.requester import Requester
 
@@ -15,25 +13,35 @@ QUIET_SECONDS = 60.0
 
 
 class Alarms:
-    """Counts suspicious images between two lines of the log. For several threads."""
+    """Tells of the first suspicious image at once, of those that follow when the quiet time is over. For threads."""
 
-    def __init__(self, now: Callable[[], float] = monotonic) -> None:
-        self._now = now
+    def __init__(self, quiet_seconds: float = QUIET_SECONDS) -> None:
+        self._quiet_seconds = quiet_seconds
         self._lock = Lock()
-        self._told_at = -math.inf
+        self._is_quiet = False
         self._keys: Counter[str | None] = Counter()
         self._checks: Counter[str] = Counter()
+        self._latest = ""
 
     def add(self, requester: Requester, suspicious: Sequence[str]) -> None:
         """One image of a requester that some checks find suspicious."""
         with self._lock:
             self._keys[requester.key] += 1
             self._checks.update(suspicious)
-            if self._now() - self._told_at < QUIET_SECONDS:
+            self._latest = requester.request_id
+            if self._is_quiet:
                 return
-            self._told_at = self._now()
-            keys, checks = self._keys, self._checks
+            self._is_quiet = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Of what was counted, and after the quiet time again, until nothing was."""
+        with self._lock:
+            keys, checks, latest = self._keys, self._checks, self._latest
             self._keys, self._checks = Counter(), Counter()
+            self._is_quiet = bool(keys)
+        if not keys:
+            return
         whose = ", ".join(f"{n} {f'of key {key!r}' if key else 'without a key'}" for key, n in keys.most_common())
         by = ", ".join(f"{check} {n}" for check, n in checks.most_common())
         logger.warning(
@@ -41,5 +49,8 @@ class Alarms:
             keys.total(),
             whose,
             by,
-            requester.request_id,
+            latest,
         )
+        timer = Timer(self._quiet_seconds, self._tell)
+        timer.daemon = True  # the end of the process does not wait for it
+        timer.start()

@@ -1,5 +1,6 @@
 """The app: every public route on one screen, and the one place where errors become answers."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from time import perf_counter
@@ -40,11 +41,11 @@ def create_app(server: Callable[[], Server]) -> Starlette:
             *_admin_routes(),
             Route("/", _page, methods=["GET"]),
             Route("/livez", _live, methods=["GET"]),
-            Route("/readyz", _ready, methods=["GET"]),
-            Route("/metrics", _metrics, methods=["GET"]),
+            Route("/readyz", _Observed("/readyz", _ready, None, is_quiet=True), methods=["GET"]),
+            Route("/metrics", _Observed("/metrics", _metrics, "metrics", is_quiet=True), methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
         ],
-        exception_handlers={HTTPException: _http_error, RequestError: _refused},
+        exception_handlers={HTTPException: _http_error},
     )
     app.state.server = server
     return app
@@ -63,7 +64,7 @@ def _admin_routes() -> list[BaseRoute]:
 
 def _open_inference_routes() -> list[BaseRoute]:
     def route(path: str, handler: Handler, scope: KeyScope | None = None, method: str = "GET") -> Route:
-        return Route(path, _Observed(path, handler, scope, plain), methods=[method])
+        return Route(path, _Observed(path, handler, scope, plain, is_quiet=scope is None), methods=[method])
 
     routes: list[BaseRoute] = [
         route("/v2", open_inference.server_metadata, "infer"),
@@ -105,11 +106,21 @@ class _Observed:
     An ASGI app that refuses nothing by raising, so Starlette's layers around a handler may be left out.
     """
 
-    def __init__(self, route: str, handler: Handler, scope: KeyScope | None, shape: ErrorShape = detailed) -> None:
+    def __init__(
+        self,
+        route: str,
+        handler: Handler,
+        scope: KeyScope | None,
+        shape: ErrorShape = detailed,
+        *,
+        is_quiet: bool = False,
+    ) -> None:
+        """`is_quiet`: answers are neither counted nor logged, for what asks every few seconds."""
         self._route = route
         self._handler = handler
         self._scope = scope
         self._shape = shape
+        self._is_quiet = is_quiet
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._respond(scope, receive, send)
@@ -134,8 +145,13 @@ class _Observed:
         response.headers["X-Request-ID"] = request.request_id
         if server.lifecycle.is_draining:
             response.headers["Connection"] = "close"  # so that the next request goes to another server
-        server.metrics.requests(self._route, response.status_code).inc()
-        seconds = perf_counter() - started
+        if not self._is_quiet:
+            self._observe(request, response.status_code, perf_counter() - started)
+        return response
+
+    def _observe(self, request: ServedRequest, status: int, seconds: float) -> None:
+        server = request.server
+        server.metrics.requests(self._route, status).inc()
         server.metrics.request_duration(self._route).observe(seconds)
         if server.settings.access_log:
             logger.info(
@@ -143,10 +159,9 @@ class _Observed:
                 request.request_id,
                 "anybody" if request.key is None else f"key {request.key!r}",
                 self._route,
-                response.status_code,
+                status,
                 1000 * seconds,
             )
-        return response
 
     def _refuse(self, request: ServedRequest, error: RequestError) -> Response:
         _count(request.server.metrics, error)
@@ -168,9 +183,9 @@ async def _live(request: Request) -> Response:
     return JSONResponse(answer)
 
 
-async def _ready(request: Request) -> Response:
+async def _ready(request: ServedRequest) -> Response:
     """A server exists only once its model is verified and warmed; until then no worker answers."""
-    server: Server = request.app.state.server()
+    server = request.server
     await server.check_ready()
     classifier = server.classifier
     answer: Readiness = {"ready": True, "model": classifier.identity, **classifier.engine}
@@ -181,17 +196,9 @@ async def _openapi(request: Request) -> Response:
     return JSONResponse(openapi.document())
 
 
-async def _metrics(request: Request) -> Response:
-    server: Server = request.app.state.server()
-    server.keys.authorize(request.headers.get("authorization"), "metrics")
-    return Response(generate_latest(server.scraped), media_type=CONTENT_TYPE_LATEST)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    """What a handler that is not observed refuses."""
-    assert isinstance(error, RequestError)
-    _count(request.app.state.server().metrics, error)
-    return ErrorResponse(error, _request_id(request), detailed, body_ended=True)
+async def _metrics(request: ServedRequest) -> Response:
+    text = await asyncio.to_thread(generate_latest, request.server.scraped)  # of many workers it takes a while
+    return Response(text, media_type=CONTENT_TYPE_LATEST)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

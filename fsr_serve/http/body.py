@@ -3,28 +3,21 @@
 import asyncio
 import base64
 import binascii
-import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
+from itertools import islice
 
 from pydantic_core import from_json
 from python_multipart.multipart import parse_options_header
-from starlette.datastructures import Headers, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
 
 from fsr_serve.errors import RequestError
+from fsr_serve.http.form import MalformedFormError, files_of
 from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.settings import Settings
 
-# a line for every broken form, which the client is told of already
-logging.getLogger("python_multipart").setLevel(logging.ERROR)
-
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp")
 READ_SECONDS = 30.0
 """How long a body may take to arrive."""
-
-MAX_FIELD_BYTES = 4096
-"""Of a form field that is no image; such fields are thrown away."""
 
 ACCEPTED = f"{', '.join(IMAGE_TYPES)}, multipart/form-data or application/json"
 
@@ -42,9 +35,8 @@ def find_parser(request: ServedRequest, settings: Settings) -> Callable[[bytes],
     if kind in IMAGE_TYPES:
         return None
     if kind == "multipart/form-data":
-        if options.get(b"charset", b"utf-8").lower() not in (b"utf-8", b"us-ascii"):
-            raise _malformed_form("its charset is not utf-8")  # some of Python's codecs take minutes for a megabyte
-        return lambda body: _at_least_one(_form_images(request.headers, body, settings.max_images))
+        boundary = options.get(b"boundary", b"")
+        return lambda body: _at_least_one(_form_images(body, boundary, settings.max_images))
     if kind == "application/json":
         return lambda body: _at_least_one(_json_images(body, settings))
     found = f"is {kind[:100]!r}" if kind else "is missing"
@@ -86,35 +78,13 @@ def _at_least_one(images: EncodedImages) -> EncodedImages:
     return images
 
 
-class _Form(MultiPartParser):
-    """Starlette's parser, which does not say whether it saw the closing boundary."""
-
-    has_ended = False
-
-    def on_end(self) -> None:
-        self.has_ended = True
-
-
-def _form_images(headers: Headers, body: bytes, max_images: int) -> EncodedImages:
-    """The parts that have a filename."""
-
-    async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
-
-    async def parse() -> EncodedImages:
-        form = await parser.parse()
-        return [await part.read() for _, part in form.multi_items() if isinstance(part, UploadFile)]
-
-    parser = _Form(headers, stream(), max_files=max_images, max_fields=max_images, max_part_size=MAX_FIELD_BYTES)
-    parser.spool_max_size = len(body)  # the body is in memory already; nothing is gained by a file
+def _form_images(body: bytes, boundary: bytes, max_images: int) -> EncodedImages:
     try:
-        images = asyncio.run(parse())
-    except MultiPartException as error:
-        if "Too many files" in error.message:
-            raise _too_many_images(f"more than {max_images}", max_images) from error
-        raise _malformed_form(error.message) from error
-    if not parser.has_ended:
-        raise _malformed_form("its closing boundary is missing")
+        images: EncodedImages = list(islice(files_of(body, boundary), max_images + 1))
+    except MalformedFormError as error:
+        raise RequestError(400, "malformed_multipart", f"the multipart body cannot be read: {error}") from error
+    if len(images) > max_images:
+        raise _too_many_images(f"more than {max_images}", max_images)
     return images
 
 
@@ -151,7 +121,3 @@ def _too_large(found: str, max_bytes: int) -> RequestError:
 
 def _too_many_images(found: str, max_images: int) -> RequestError:
     return RequestError(413, "too_many_images", f"the request holds {found} images; at most {max_images} are accepted")
-
-
-def _malformed_form(reason: str) -> RequestError:
-    return RequestError(400, "malformed_multipart", f"the multipart body cannot be read: {reason}")

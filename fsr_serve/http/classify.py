@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 from starlette.responses import Response
 
@@ -42,7 +41,7 @@ async def _answer(request: ServedRequest, parse: Callable[[bytes], EncodedImages
     deadline = asyncio.get_running_loop().time() + timeout
 
     async def compute() -> list[Prediction | RequestError]:
-        images: EncodedImages = [body] if parse is None else await classifier.parse(partial(parse, body), deadline)
+        images: EncodedImages = [body] if parse is None else await classifier.parse(parse, body, deadline)
         return await classifier.classify(images, top_k, stages, deadline, request.requester, with_evidence)
 
     results = await while_connected(request, compute())

@@ -72,7 +72,8 @@ async def infer(request: ServedRequest) -> Response:
 
     async def compute() -> tuple[InferCall, Floats]:
         deadline = read_at + timeout
-        call = await classifier.parse(partial(parse, body, json_bytes, size, server.settings.max_images), deadline)
+        parse_whole = partial(parse, json_bytes=json_bytes, size=size, max_images=server.settings.max_images)
+        call = await classifier.parse(parse_whole, body, deadline)
         server.select(call.request.model_name, None)
         if (asked := call.request.parameters.timeout) is not None:
             deadline = min(deadline, read_at + asked / 1e6)

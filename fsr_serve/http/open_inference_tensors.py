@@ -18,6 +18,7 @@ from fsr_serve.artifact import LOGITS, Preprocessing
 from fsr_serve.errors import RequestError
 from fsr_serve.http.json_bounds import bound_json
 from fsr_serve.preprocessing import Images
+from fsr_serve.ranking import likeliest
 from fsr_serve.schemas import OutputTensor
 from fsr_serve.session import Floats
 
@@ -129,12 +130,9 @@ def encode(call: InferCall, logits: Floats, classes: tuple[str, ...]) -> tuple[O
         values = logits.ravel().tolist() if not call.is_binary_output else []
         binary = logits.astype("<f4").tobytes()
     else:
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :count]
-        tensor = {"name": LOGITS, "datatype": "BYTES", "shape": list(order.shape)}
+        tensor = {"name": LOGITS, "datatype": "BYTES", "shape": [len(logits), min(count, len(classes))]}
         values = texts = [
-            f"{value:f}:{index}:{classes[index]}"
-            for row, indices in zip(logits, order, strict=True)
-            for value, index in zip(row[indices].tolist(), indices.tolist(), strict=True)
+            f"{row[index]:f}:{index}:{classes[index]}" for row in logits for index, _ in likeliest(row, count)
         ]
         binary = b"".join(struct.pack("<I", len(text)) + text for text in map(str.encode, texts))
     if call.is_binary_output:

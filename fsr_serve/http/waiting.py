@@ -40,6 +40,7 @@ async def while_connected(request: ServedRequest, work: Awaitable[Result]) -> Re
             return await work
         finally:
             watch.cancel()
+    request.server.metrics.cancelled.inc()
     raise RequestError(499, "client_left", "the client left before the answer")
 
 
