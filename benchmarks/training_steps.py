@@ -100,7 +100,7 @@ class Ours:
         self.device = device
         self.data = Data(images, images).scaled(1.0, device)
         config = RunConfig(
-            model=ModelConfig("resnet18", len(CLASSES), fsr, width, tau=0.1),
+            model=ModelConfig(num_classes=len(CLASSES), fsr=fsr, width=width),
             recipe_name="paper",
             recipe=self.recipe,
             start=None,

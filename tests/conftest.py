@@ -59,13 +59,20 @@ def checkpoint(tiny_data, tmp_path_factory) -> Path:
 
 
 def training_arguments(data: Path, out: Path, recipe: str = "fast", **others):
-    """Of a small run: fields of the recipe and of the arguments alike by keyword."""
+    """Of a small run: fields of the recipe, of the architecture and of the arguments alike by keyword."""
     from training.arguments import Arguments
+    from training.checkpoint import Architecture
     from training.recipes import RECIPES, Recipe
 
-    choices = {field.name: others.pop(field.name) for field in fields(Recipe) if field.name in others}
-    recipe_with_choices = replace(RECIPES[recipe], **{"held_out": 32} | choices)
-    return Arguments(data=str(data), out=out, recipe_name=recipe, recipe=recipe_with_choices, **{"width": 4} | others)
+    def of(group):
+        return {field.name: others.pop(field.name) for field in fields(group) if field.name in others}
+
+    with_choices = replace(RECIPES[recipe], **{"held_out": 32} | of(Recipe))
+    named = {"name": others.pop("model")} if "model" in others else {}
+    architecture = Architecture(**{"width": 4} | named | of(Architecture))
+    return Arguments(
+        data=str(data), out=out, recipe_name=recipe, recipe=with_choices, architecture=architecture, **others
+    )
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from training.recipes import RECIPES
 def made_up(path, results=(), *, model=None, recipe=None, data="cifar10", seed=0):
     """A run folder with a config and results {(attack, weights): share of right}, but no weights."""
     config = RunConfig(
-        model=replace(ModelConfig("resnet18", 10, fsr=True, width=None, tau=0.1), **(model or {})),
+        model=ModelConfig(num_classes=10, **(model or {})),
         recipe_name="paper",
         recipe=replace(RECIPES["paper"], **(recipe or {})),
         start=None,

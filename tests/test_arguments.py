@@ -43,6 +43,13 @@ def test_what_a_recipe_has_can_be_changed_and_switched_off():
     )
 
 
+def test_the_recipe_strong_has_its_own_activation_unless_another_is_asked_for():
+    strong = [*GIVEN, "--recipe", "strong"]
+    assert parse(GIVEN).architecture.activation == "relu"
+    assert parse(strong).architecture.activation == "silu"
+    assert parse([*strong, "--activation", "relu"]).architecture.activation == "relu"
+
+
 def test_a_recipe_is_preset_for_the_data_set_and_can_be_changed_from_there():
     svhn = ["--data", "svhn", "--out", "y", "--recipe", "paper"]
     assert parse(svhn).recipe == DATA_SETS["svhn"].adapt(RECIPES["paper"])
@@ -130,7 +137,7 @@ def test_choices_that_do_not_go_together_are_refused(tiny_data, tmp_path, given,
 def test_a_run_is_gone_on_with_as_it_was_begun(checkpoint, tiny_data):
     given = ["--data", str(tiny_data), "--out", str(checkpoint), "--resume"]
     bare = parse(given)
-    assert (bare.recipe, bare.width, bare.image_shape) == (RunFolder(checkpoint).config().recipe, 4, (16, 16))
+    assert (bare.recipe, bare.architecture.width, bare.image_shape) == (RunFolder(checkpoint).config().recipe, 4, (16, 16))
     same = ["--recipe", "fast", "--epochs", "6", "--held-out", "32", "--width", "4", "--image-shape", "16", "16"]
     assert parse([*given, *same]) == bare
     assert parse([*given, "--compile", "--deterministic"]).compile

@@ -92,9 +92,9 @@ def test_every_run_is_a_training_and_all_that_is_measured_of_it(tmp_path, name):
     training = parse(chain[0].command[3:])
     assert (training.out, training.data, training.data_name) == (tmp_path / name, "data", "CIFAR-10")
     assert training.recipe.epochs == 3
-    assert training.fsr == ("fsr" in name)
+    assert training.architecture.fsr == ("fsr" in name)
     judged = [job.name for job in chain[1:]]
-    assert len(judged) == len(set(judged)) == 2 * (3 if training.fsr else 2)
+    assert len(judged) == len(set(judged)) == 2 * (3 if training.architecture.fsr else 2)
 
 
 def test_what_is_measured_are_attacks_that_exist():

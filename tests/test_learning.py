@@ -68,7 +68,7 @@ def test_every_objective_learns_with_every_module_in_one_epoch(colours, objectiv
 
 
 def run_config(data, recipe, module):
-    model = ModelConfig(**{"name": "resnet18", "num_classes": 3, "fsr": True, "width": 8, "tau": 0.1} | module)
+    model = ModelConfig(num_classes=3, **{"width": 8} | module)
     return RunConfig(
         model=model,
         recipe_name="paper",

@@ -206,7 +206,7 @@ def test_what_is_missing_is_asked_for_of_the_same_weights_and_images():
 
 
 def network(**others):
-    return ModelConfig("resnet18", 10, **{"fsr": True, "width": None, "tau": 0.1} | others)
+    return ModelConfig(num_classes=10, **others)
 
 
 @pytest.mark.parametrize("number", ["7", "8"])

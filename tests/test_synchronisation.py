@@ -70,9 +70,7 @@ class NoConstants(TorchFunctionMode):
 def epoch_far_away(recipe, *, is_near=False, **model):
     """Two steps of `train_epoch`; the data lie on the device, or near, in the host's memory."""
     recipe = replace(recipe, batch_size=4, natural_share=0.0, small_share=0.0)
-    config = SimpleNamespace(
-        recipe=recipe, model=ModelConfig("resnet18", len(CLASSES), **{"fsr": True, "width": 2, "tau": 0.1} | model)
-    )
+    config = SimpleNamespace(recipe=recipe, model=ModelConfig(num_classes=len(CLASSES), **{"width": 2} | model))
     device = FarDevice(FAR, torch.float32)
     state = State.create(config, device, ALONE)
     near = ImageData(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 3, CLASSES)
@@ -174,7 +172,7 @@ def test_the_optimiser_is_fused_on_gpus(monkeypatch):
 
     asked = {}
     monkeypatch.setattr(state_module.torch.optim, "SGD", lambda parameters, **given: asked.update(given))
-    config = SimpleNamespace(recipe=PAPER, model=ModelConfig("resnet18", 3, True, 2, 0.1))
+    config = SimpleNamespace(recipe=PAPER, model=ModelConfig(num_classes=3, width=2))
     State.create(config, Gpu(torch.device("cuda"), torch.bfloat16), ALONE)
     assert asked["fused"]
 

@@ -1,16 +1,16 @@
 """The arguments of python -m training: those of a run, and every choice of its recipe."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from training.checkpoint import RunConfig, RunFolder
+from training.checkpoint import Architecture, RunConfig, RunFolder
 from training.data_sets import DATA_SETS
 from training.decoding import JpegScale
-from training.recipes import RECIPES, Recipe, RecipeName
+from training.recipes import ACTIVATION_OF_RECIPE, RECIPES, Recipe, RecipeName
 
 PROGRAM = "python -m training"
 MOST_SEED = 2**64 - 1
@@ -43,24 +43,7 @@ class Arguments:
     extra: str | None = None
     """More images, usually generated, for --extra-fraction of each batch: an .npz of arrays image and label, or as
     --data."""
-    model: str = "resnet18"
-    """resnet18, resnet50, vgg16 or wide_resnet34_10."""
-    width: int | None = None
-    """Channels of the first stage; the paper's by default."""
-    activation: str | None = None
-    """relu or silu; by default silu for the recipe strong, else relu."""
-    fsr: bool = True
-    """Insert FSR modules."""
-    after: tuple[str, ...] | None = None
-    """Submodules that FSR follows, such as layer3 layer4; the paper's place by default."""
-    tau: float = 0.1
-    """Temperature of the Gumbel softmax (Eq. 2)."""
-    mask: str = "gumbel"
-    """gumbel (Eq. 2), binary (Eq. 8), random, greedy or none: how FSR parts the features (Tables A6 and A7)."""
-    recalibration: bool = True
-    """Recalibrate the non-robust feature, or drop it (Table 6)."""
-    rival: str | None = None
-    """fd, cas or cifs instead of FSR, with --no-fsr (Table 4)."""
+    architecture: tyro.conf.OmitArgPrefixes[Architecture] = field(default_factory=Architecture)
     start: Path | None = None
     """Run folder whose best weights to start from, of the same network; by default random ones."""
     data_name: str | None = None
@@ -96,7 +79,13 @@ class Preset:
             return _as_begun(RunFolder(self.out).config())
         recipe, known = RECIPES[self.recipe], DATA_SETS.get(self.data)
         adapted = known.adapt(recipe) if known else recipe
-        return Arguments(data=tyro.MISSING, out=tyro.MISSING, recipe_name=self.recipe, recipe=adapted)
+        return Arguments(
+            data=tyro.MISSING,
+            out=tyro.MISSING,
+            recipe_name=self.recipe,
+            recipe=adapted,
+            architecture=Architecture(activation=ACTIVATION_OF_RECIPE[self.recipe]),
+        )
 
 
 def parse(given: Sequence[str] | None = None) -> Arguments:
@@ -116,8 +105,7 @@ def parse(given: Sequence[str] | None = None) -> Arguments:
 
 def _as_begun(config: RunConfig) -> Arguments:
     """What a run was begun with."""
-    model = asdict(config.model)
-    del model["num_classes"]
+    network = {one.name: getattr(config.model, one.name) for one in fields(Architecture)}
     return Arguments(
         data=tyro.MISSING,
         out=tyro.MISSING,
@@ -126,8 +114,7 @@ def _as_begun(config: RunConfig) -> Arguments:
         image_shape=config.image_shape,
         jpeg_scale=config.jpeg_scale,
         extra=config.extra,
-        model=model.pop("name"),
-        **model,
+        architecture=Architecture(**network),
         start=None if config.start is None else Path(config.start),
         data_name=config.data_name,
         seed=config.seed,
@@ -148,5 +135,6 @@ def _check_is_as_begun(arguments: Arguments, begun: Arguments) -> None:
 
 def _choices(arguments: Arguments) -> dict[str, Any]:
     """What shapes a run, by the names of the options."""
-    choices = {**vars(arguments), **vars(arguments.recipe), "recipe": arguments.recipe_name}
-    return {name: value for name, value in choices.items() if name not in OF_NO_CONSEQUENCE | {"recipe_name"}}
+    choices = vars(arguments) | vars(arguments.recipe) | vars(arguments.architecture)
+    choices |= {"recipe": choices.pop("recipe_name"), "model": choices.pop("name")}
+    return {name: value for name, value in choices.items() if name not in OF_NO_CONSEQUENCE | {"architecture"}}

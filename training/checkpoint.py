@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -30,23 +31,39 @@ class CheckpointError(ValueError):
     """A run folder that is missing, incomplete, damaged or of another run; the message says which and the fix."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The network, but for its number of classes, which the data decides."""
+
+    name: Annotated[str, tyro.conf.arg(name="model")] = "resnet18"
+    """resnet18, resnet50, vgg16 or wide_resnet34_10."""
+    width: int | None = None
+    """Channels of the first stage; the paper's by default."""
+    activation: str = "relu"
+    """relu or silu."""
+    fsr: bool = True
+    """Insert FSR modules."""
+    after: tuple[str, ...] | None = None
+    """Submodules that FSR follows, such as layer3 layer4; the paper's place by default."""
+    tau: float = 0.1
+    """Temperature of the Gumbel softmax (Eq. 2)."""
+    mask: str = "gumbel"
+    """gumbel (Eq. 2), binary (Eq. 8), random, greedy or none: how FSR parts the features (Tables A6 and A7)."""
+    recalibration: bool = True
+    """Recalibrate the non-robust feature, or drop it (Table 6)."""
+    rival: str | None = None
+    """fd, cas or cifs instead of FSR, with --no-fsr (Table 4)."""
+
+
 @with_config(STRICT)
-@dataclass(frozen=True)
-class ModelConfig:
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Architecture):
     """The arguments of `create_model`."""
 
-    name: str
     num_classes: int
-    fsr: bool
-    width: int | None
-    tau: float
-    after: tuple[str, ...] | None = None
-    mask: str = "gumbel"
-    recalibration: bool = True
-    rival: str | None = None
-    activation: str = "relu"
 
     def build(self) -> FSRNet:
+        """Raises ValueError for a network that there is not."""
         arguments = asdict(self)
         return create_model(arguments.pop("name"), **arguments)
 

@@ -13,7 +13,6 @@ from training.data import ImageData, held_out_count, hold_out, load_extra, load_
 from training.device import pick_device
 from training.processes import ALONE, Processes, joined
 from training.progress import progress_bar, tensorboard
-from training.recipes import ACTIVATION_OF_RECIPE
 from training.source import DataError
 from training.train import train
 from training.validation import TrainingStoppedError
@@ -109,18 +108,7 @@ def _prepared(arguments: Arguments, folder: RunFolder) -> tuple[RunConfig, Data]
 
 def _model(arguments: Arguments, num_classes: int) -> ModelConfig:
     """Raises ArgumentError for a network that cannot be built."""
-    model = ModelConfig(
-        name=arguments.model,
-        num_classes=num_classes,
-        fsr=arguments.fsr,
-        width=arguments.width,
-        tau=arguments.tau,
-        after=arguments.after,
-        mask=arguments.mask,
-        recalibration=arguments.recalibration,
-        rival=arguments.rival,
-        activation=arguments.activation or ACTIVATION_OF_RECIPE[arguments.recipe_name],
-    )
+    model = ModelConfig(**vars(arguments.architecture), num_classes=num_classes)
     try:
         model.build()
     except ValueError as error:

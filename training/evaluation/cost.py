@@ -57,7 +57,7 @@ class Subject:
     """A network of ten classes and what is asked of it, on random 32x32 images."""
 
     def __init__(self, name: str, *, fsr: bool, width: int | None, device: Device) -> None:
-        self._config = ModelConfig(name, len(CLASSES), fsr, width, tau=0.1)
+        self._config = ModelConfig(name=name, num_classes=len(CLASSES), fsr=fsr, width=width)
         self._device = device
 
     def model(self) -> FSRNet:
