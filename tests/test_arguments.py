@@ -137,7 +137,8 @@ def test_choices_that_do_not_go_together_are_refused(tiny_data, tmp_path, given,
 def test_a_run_is_gone_on_with_as_it_was_begun(checkpoint, tiny_data):
     given = ["--data", str(tiny_data), "--out", str(checkpoint), "--resume"]
     bare = parse(given)
-    assert (bare.recipe, bare.architecture.width, bare.image_shape) == (RunFolder(checkpoint).config().recipe, 4, (16, 16))
+    begun = RunFolder(checkpoint).config()
+    assert (bare.recipe, bare.architecture.width, bare.image_shape) == (begun.recipe, 4, (16, 16))
     same = ["--recipe", "fast", "--epochs", "6", "--held-out", "32", "--width", "4", "--image-shape", "16", "16"]
     assert parse([*given, *same]) == bare
     assert parse([*given, "--compile", "--deterministic"]).compile
