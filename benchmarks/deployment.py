@@ -19,6 +19,7 @@ import torch
 import tyro
 from torch import Tensor, nn
 
+from benchmarks.training_steps import FSRAsWritten
 from export.attack_graph import attack_network, example_inputs
 from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
@@ -51,29 +52,10 @@ class Arguments:
     """All cores by default."""
 
 
-class AsWritten(nn.Module):
-    """FSR as Eq. 2 and the published code have it: two noises, softmax over two scores, all auxiliary heads."""
-
-    def __init__(self, fsr: nn.Module) -> None:
-        super().__init__()
-        self.fsr = fsr
-
-    def forward(self, features: Tensor) -> Tensor:
-        scores = self.fsr.separation.score(features)
-        robust_score = torch.sigmoid(scores)
-        noise = -torch.log(-torch.log(torch.full_like(scores, 0.5) + 1e-8) + 1e-8)
-        two = torch.stack([torch.log(robust_score + 1e-8), torch.log(1 - robust_score + 1e-8)])
-        mask = torch.softmax((two + noise) / self.fsr.separation.tau, dim=0)[0]
-        robust, nonrobust = features * mask, features * (1 - mask)
-        recalibrated = nonrobust + (1 - mask) * self.fsr.recalibration(nonrobust)
-        self.heads = [self.fsr.auxiliary(part.mean(dim=(2, 3))) for part in (robust, nonrobust, recalibrated)]
-        return robust + recalibrated
-
-
 class WithHeads(nn.Module):
     """All logits of the network as written, so that none of them is optimised away."""
 
-    def __init__(self, network: nn.Module, as_written: AsWritten) -> None:
+    def __init__(self, network: nn.Module, as_written: FSRAsWritten) -> None:
         super().__init__()
         self.network, self._as_written = network, [as_written]
 
@@ -159,7 +141,7 @@ def evidence_graph(network: nn.Module) -> onnx.ModelProto:
 
 def _as_written(network: nn.Module) -> onnx.ModelProto:
     original = network.network.layer4[1]
-    as_written = AsWritten(original)
+    as_written = FSRAsWritten(original)
     network.network.layer4[1] = as_written
     try:
         outputs = ("logits", "robust", "nonrobust", "recalibrated")

@@ -13,12 +13,11 @@ from typing import NamedTuple
 
 import torch
 import tyro
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.training_steps import PAPER, SIDE, AsWritten, Ours
+from benchmarks.training_steps import PAPER, AsWritten, Ours
 from training.device import Device, pick_device
 from training.environment import environment
-from training.models import FSRNet
+from training.evaluation.cost import size_of
 from training.pairs import Measured, Pair, measured, quartiles, timed
 from training.processes import ALONE
 
@@ -109,7 +108,7 @@ def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]
         return
     low, seconds, high = quartiles([timed(ours.step, device.wait) for _ in range(arguments.pairs)])
     images_per_second = arguments.batch / seconds
-    peak, forward = matrix_peak(device), forward_flop(ours.state.model)
+    peak, forward = matrix_peak(device), size_of(ours.state.model).flops
     passes = 3 * (PAPER.pgd_steps + 1)  # forward, gradient of the features, gradient of the weights
     needed = 2 * PAPER.pgd_steps + 3  # an attack needs no gradient of the weights
     share, share_needed = (n * forward * images_per_second / peak for n in (passes, needed))
@@ -126,16 +125,6 @@ def matrix_peak(device: Device) -> float:
     left, right = torch.randn(2, MATRIX_SIDE, MATRIX_SIDE, device=device.torch_device, dtype=torch.bfloat16)
     timed(lambda: left @ right, device.wait)
     return 2 * MATRIX_SIDE**3 / statistics.median(timed(lambda: left @ right, device.wait) for _ in range(20))
-
-
-def forward_flop(model: FSRNet) -> int:
-    """Of one image, convolutions and matrix products, two per multiply-add."""
-    image = torch.zeros(1, 3, SIDE, SIDE, device=next(model.parameters()).device)
-    was_training = model.training
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
-    model.train(was_training)
-    return counter.get_total_flops()
 
 
 def line(row: Row, found: Measured, batch: int) -> str:

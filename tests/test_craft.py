@@ -43,6 +43,14 @@ def test_adversarial_training_crafts_by_pgd(model, batch):
     torch.testing.assert_close(crafted(model, batch), expected)
 
 
+@pytest.mark.parametrize(("objective", "passes"), [("at", 3), ("mart", 3), ("alp", 3), ("trades", 4)])
+def test_only_an_attack_that_compares_with_clean_answers_asks_for_them(model, batch, objective, passes):
+    counted = []
+    model.register_forward_hook(lambda *_: counted.append(1))
+    crafted(model, batch, objective=objective)
+    assert len(counted) == passes
+
+
 def test_single_step_training_crafts_by_n_fgsm(model, batch):
     images, labels = batch
     torch.manual_seed(1)

@@ -146,7 +146,9 @@ def test_autoattack_on_few_classes_says_what_it_lacks(num_classes, version):
 
 def test_reports_of_transfers_name_their_source(run):
     text = report(Arguments(run, attacks=("ti_fgsm",), source=run, images=6))
-    assert "TI-FGSM, 7x7 kernel, crafted on resnet18, objective at, weights " in text
+    assert (
+        "TI-FGSM, 7x7 kernel, 10 steps of epsilon/4, no random start, crafted on resnet18 with FSR, objective" in text
+    )
     with pytest.raises(DataError, match="ti_fgsm need --source"):
         report(Arguments(run, attacks=("ti_fgsm",)))
 

@@ -61,6 +61,12 @@ def test_a_run_that_has_ended_keeps_what_it_was_trained_on(checkpoint, tiny_data
     assert (out / "environment.json").read_text() == '{"gpu": "A100"}'
 
 
+def test_no_two_orders_or_processes_draw_the_same_random_numbers():
+    keys = [(epoch, *process) for epoch in (0, 1, 2) for process in ((), (0,), (1,))]
+    seeds = {train_module._seed(seed, *key) for seed in (5, 2**32 + 5, 2**64 - 1) for key in keys}
+    assert len(seeds) == 3 * len(keys)
+
+
 @pytest.mark.parametrize("model", ["vgg16", "wide_resnet34_10"])
 def test_every_backbone_trains_with_the_fast_recipe(tiny_data, tmp_path, model):
     run(training_arguments(tiny_data, tmp_path / "run", model=model, epochs=1))

@@ -54,6 +54,12 @@ class Architecture:
     rival: str | None = None
     """fd, cas or cifs instead of FSR, with --no-fsr (Table 4)."""
 
+    @property
+    def description(self) -> str:
+        """For reports: resnet18 with FSR."""
+        module = "FSR" if self.fsr else self.rival and self.rival.upper()
+        return f"{self.name} with {module}" if module else self.name
+
 
 @with_config(STRICT)
 @dataclass(frozen=True, kw_only=True)

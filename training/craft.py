@@ -7,7 +7,7 @@ from torch import Tensor
 
 from training.attacks.ascent import Aim, ascend, n_fgsm, uniform_like
 from training.models import FSRNet
-from training.objectives import Inner, Objective, Target, cross_entropies
+from training.objectives import Inner, Objective, Target, cross_entropies, divergences
 from training.recipes import Recipe
 
 SMALL_START = 0.001
@@ -23,7 +23,7 @@ def craft(
     """
     if objective.inner is None:
         return images + recipe.sigma * torch.randn_like(images) if objective.images == "noisy" else images
-    aim = _aim(model, images, target, objective.inner, objective.needs_clean, recipe.lambda_probe)
+    aim = _aim(model, images, target, objective.inner, recipe.lambda_probe)
     epsilon = recipe.epsilon
     if recipe.attack == "n_fgsm":
         return n_fgsm(aim, images, target.labels, epsilon=epsilon)
@@ -41,12 +41,10 @@ def craft(
     )
 
 
-def _aim(
-    model: FSRNet, images: Tensor, target: Target, inner: Inner, needs_clean: bool, lambda_probe: float
-) -> Callable[[Tensor], Aim]:
+def _aim(model: FSRNet, images: Tensor, target: Target, inner: Inner, lambda_probe: float) -> Callable[[Tensor], Aim]:
     """What the attack raises: the inner loss and, as their papers have it, that of CAS's and CIFS's probes."""
     clean = None
-    if needs_clean:
+    if inner is divergences:
         with torch.no_grad():
             clean = model(images)
 

@@ -24,14 +24,14 @@ class Target(NamedTuple):
 
 
 Inner = Callable[[Tensor, Tensor | None, Target], Tensor]
-"""attacked logits, clean logits, target -> the loss that an attack raises, (n,)."""
+"""attacked logits, clean logits (None but for `divergences`), target -> the loss that an attack raises, (n,)."""
 Outer = Callable[[Tensor, Tensor | None, Target, float], Tensor]
 """attacked logits, clean logits, target, beta -> L_cls, a scalar."""
 
 
 @dataclass(frozen=True)
 class Objective:
-    """One way of training; `clean` logits are None unless it `needs_clean`."""
+    """One way of training; the `clean` logits of `outer` are None unless it `needs_clean`."""
 
     outer: Outer
     images: Literal["clean", "attacked", "noisy"] = "attacked"
@@ -42,6 +42,7 @@ class Objective:
     beta: float = 0.0
     """Weight of the second term, unless the recipe has another."""
     needs_clean: bool = False
+    """Whether `outer` does."""
 
 
 def cross_entropy(logits: Tensor, clean: Tensor | None, target: Target, beta: float = 0.0) -> Tensor:

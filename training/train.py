@@ -168,6 +168,7 @@ def perturbation(
     )
 
 
-def _seed(*parts: int) -> int:
-    """A seed of its own for every epoch and process, so that a resumed run needs no random state."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _seed(seed: int, *key: int) -> int:
+    """A seed of its own for every epoch's order, and its every process, so that a resumed run needs no random state."""
+    sequence = np.random.SeedSequence(seed, spawn_key=key)
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

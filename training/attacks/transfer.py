@@ -1,7 +1,8 @@
 """Attacks crafted on one model to fool another, unknown one: translation-invariant and diverse-input FGSM.
 
-Both begin at the images and take `steps` steps along the sign of the cross-entropy gradient. The caller passes the
-model they are crafted on (the paper: a naturally trained ResNet-50), in eval mode.
+Both begin at the images and take `steps` steps of epsilon/4, 2/255 at the paper's epsilon, along the sign of the
+cross-entropy gradient. The caller passes the model they are crafted on (the paper: a naturally trained ResNet-50), in
+eval mode.
 """
 
 import math
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 from training.attacks.pgd import Model, pgd
 
 STEPS = 10
-STEP_SIZE = 2 / 255
+DIVISOR = 4
 
 
 def ti_fgsm(
@@ -22,7 +23,6 @@ def ti_fgsm(
     labels: Tensor,
     *,
     epsilon: float,
-    step_size: float = STEP_SIZE,
     steps: int = STEPS,
     kernel_size: int = 7,
 ) -> Tensor:
@@ -42,7 +42,7 @@ def ti_fgsm(
         images,
         labels,
         epsilon=epsilon,
-        step_size=step_size,
+        step_size=epsilon / DIVISOR,
         steps=steps,
         random_start=False,
         along=smoothed_sign,
@@ -56,7 +56,6 @@ def di_fgsm(
     *,
     epsilon: float,
     generator: torch.Generator,
-    step_size: float = STEP_SIZE,
     steps: int = STEPS,
     probability: float = 0.5,
     smallest: float = 0.9,
@@ -73,7 +72,9 @@ def di_fgsm(
             attacked = shrunk(attacked, smallest, generator)
         return model(attacked)
 
-    return pgd(diverse_model, images, labels, epsilon=epsilon, step_size=step_size, steps=steps, random_start=False)
+    return pgd(
+        diverse_model, images, labels, epsilon=epsilon, step_size=epsilon / DIVISOR, steps=steps, random_start=False
+    )
 
 
 def gaussian_kernel(size: int) -> Tensor:

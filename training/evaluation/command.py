@@ -123,7 +123,7 @@ def report(arguments: Arguments) -> str:
         is_compiled=arguments.compile,
     )
     lines = [
-        f"{arguments.checkpoint}: {config.model.name}{' with FSR' if config.model.fsr else ''}, "
+        f"{arguments.checkpoint}: {config.model.description}, "
         f"{arguments.weights} weights, recipe {config.recipe_name}"
         + ("" if clean.answered_by == "network" else f", {clean.answered_by}"),
         f"{data_name}, n = {len(data)}, "
@@ -219,7 +219,7 @@ def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: Run
     if (of.classes, of.image_shape) != (config.classes, config.image_shape):
         raise DataError(f"the source {arguments.source} has other classes or image sizes than {arguments.checkpoint}")
     source = Network(arguments.source, "best", weights_sha256(arguments.source, "best"))
-    trained = f"{of.model.name}, objective {of.recipe.objective}, weights {source.weights_sha256[:12]}"
+    trained = f"{of.model.description}, objective {of.recipe.objective}, weights {source.weights_sha256[:12]}"
     return source, f", crafted on {trained}"
 
 

@@ -40,7 +40,7 @@ class Inspected:
         model = self.config.model
         digest = weights_sha256(self.path, self.weights)[:12]
         return (
-            f"{self.path}: {model.name} with FSR (mask {model.mask}, tau {model.tau:g}), {self.weights} weights "
+            f"{self.path}: {model.description} (mask {model.mask}, tau {model.tau:g}), {self.weights} weights "
             f"(SHA-256 {digest}), recipe {self.config.recipe_name}"
         )
 
@@ -69,7 +69,7 @@ class Threat:
         definition = definition_of(self.attack, self._budget, num_classes, batch)
         return (
             f"{self.attack} ({definition}), L-infinity epsilon {self.epsilon * 255:g}/255, seed {self.seed}, "
-            f"white-box on the whole network, torch {torch.__version__}, float32"
+            f"on the whole network, torch {torch.__version__}, float32"
         )
 
     @property

@@ -30,6 +30,7 @@ from training.attacks.autoattack import version_for
 from training.attacks.hop_skip_jump import LEAST_QUERIES as HOP_SKIP_JUMP_QUERIES
 from training.attacks.mask_gradients import alone, detached, relaxed
 from training.attacks.nattack import LEAST_QUERIES as NATTACK_QUERIES
+from training.attacks.transfer import DIVISOR, STEPS
 from training.checkpoint import ModelConfig
 from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
 
@@ -45,6 +46,7 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 USUAL = Budget()
 PGD100 = GRADIENT_ATTACKS["pgd100"]
 UNTIL_WRONG = "until the answer is wrong, "
+TRANSFER_STEPS = f"{STEPS} steps of epsilon/{DIVISOR}, no random start"
 pgd_from_start = partial(pgd, random_start=False)
 
 
@@ -135,9 +137,12 @@ SEARCHES: Mapping[str, Search] = {
         queries=10_000,
         least=2,
     ),
-    "ti_fgsm": Search(lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), "TI-FGSM, 7x7 kernel"),
+    "ti_fgsm": Search(
+        lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), f"TI-FGSM, 7x7 kernel, {TRANSFER_STEPS}"
+    ),
     "di_fgsm": Search(
-        lambda epsilon, queries, generator: partial(di_fgsm, epsilon=epsilon, generator=generator), "DI-FGSM"
+        lambda epsilon, queries, generator: partial(di_fgsm, epsilon=epsilon, generator=generator),
+        f"DI-FGSM, {TRANSFER_STEPS}",
     ),
     "autoattack": Search(
         lambda epsilon, queries, generator: partial(autoattack, epsilon=epsilon, seed=generator.initial_seed()),
