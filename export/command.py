@@ -110,13 +110,13 @@ def export(arguments: Arguments | ModuleArguments) -> Parity:
 
 def summary(target: Path, parity: Parity) -> str:
     """What was proved, in two lines."""
-    n = len(parity.clean)
-    robust = f", under PGD-20 {parity.attacked.mean():.1%}" if parity.attacked is not None else ""
+    n = len(parity.clean.flags)
+    robust = f", under PGD-20 {parity.attacked.share:.1%}" if parity.attacked is not None else ""
     return (
         f"{target}: max |torch - onnxruntime| {parity.max_difference:.0e} over {n} images, each clean and attacked; "
         f"{parity.same_labels:.2%} the same labels\n"
-        f"the file keeps {parity.clean.mean():.1%} of them right{robust}; torch {parity.torch_clean.mean():.1%} and "
-        f"{parity.torch_attacked.mean():.1%}"
+        f"the file keeps {parity.clean.share:.1%} of them right{robust}; torch {parity.torch_clean.share:.1%} and "
+        f"{parity.torch_attacked.share:.1%}"
     )
 
 

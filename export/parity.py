@@ -1,6 +1,7 @@
 """The exported graphs against torch, on the same images, clean and attacked from the same starts."""
 
 from pathlib import Path
+from time import perf_counter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 
 from export.errors import ParityError
 from export.evidence import EvidenceNet
+from export.verification import by_gradient
 from fsr_serve.artifact import ATTACK_FILE, EVIDENCE_FILE, MODEL_FILE, Precision
-from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph, pgd
+from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph, Labels
 from fsr_serve.session import Floats, OnnxModel, start_onnxruntime
 from training.accuracy import frozen
-from training.attacks import cross_entropy
-from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS, RandomStarts
+from training.attacks import Attack, cross_entropy
+from training.evaluation.protocol import EPSILON, GRADIENT_ATTACKS
 from training.evaluation.suite import attack_named
 
 TOLERANCE = 1e-4
@@ -38,18 +40,29 @@ ATTACK: Final = "pgd20"
 Flags = npt.NDArray[np.bool_]
 
 
+class Kept(NamedTuple):
+    """Which images keep their label, and how many seconds it took to find out."""
+
+    flags: Flags
+    seconds: float
+
+    @property
+    def share(self) -> float:
+        return float(self.flags.mean())
+
+
 class Parity(NamedTuple):
-    """What the comparison found; flags have one entry per image, and say which keep their label."""
+    """What the comparison found."""
 
     max_difference: float
     """Largest |torch - onnxruntime| of any logit, clean or attacked."""
     same_labels: float
     """Share of images, clean and attacked, that torch and the file give the same label."""
-    clean: Flags
-    attacked: Flags | None
+    clean: Kept
+    attacked: Kept | None
     """The file under PGD-20 through its own attack graph; None without one."""
-    torch_clean: Flags
-    torch_attacked: Flags
+    torch_clean: Kept
+    torch_attacked: Kept
 
 
 def compare(
@@ -63,35 +76,48 @@ def compare(
     exported = OnnxModel(folder / MODEL_FILE, device="cpu", threads=None)
     height, width = images.shape[2:]
     attack = attack_named(ATTACK, epsilon=EPSILON, seed=seed, image_shape=(height, width))
-    expected: list[Floats] = []
-    found: list[Floats] = []
     truth = labels.numpy()
-    with frozen(model):
-        attacked = torch.cat(
-            [
-                attack(model, part, part_labels)
-                for part, part_labels in zip(images.split(BATCH), labels.split(BATCH), strict=True)
-            ]
-        )
-        for inputs in (images, attacked):
+
+    def of_torch(attack: Attack | None) -> tuple[Tensor, Floats, float]:
+        """The images under attack (None: as they are), the network's logits on them and the seconds of both."""
+        started, logits, shown = perf_counter(), [], []
+        for part, part_labels in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            shown.append(attack(model, part, part_labels) if attack else part)
             with torch.no_grad():
-                expected.append(torch.cat([model(part) for part in inputs.split(BATCH)]).numpy())
-            found.append(np.concatenate([exported.logits(part.numpy()) for part in inputs.split(BATCH)]))
-        difference = float(np.abs(np.stack(expected) - np.stack(found)).max())
-        same = np.stack(expected).argmax(axis=2) == np.stack(found).argmax(axis=2)
+                logits.append(model(shown[-1]))
+        return torch.cat(shown), torch.cat(logits).numpy(), perf_counter() - started
+
+    def of_file(inputs: Tensor) -> tuple[Floats, float]:
+        started = perf_counter()
+        logits = np.concatenate([exported.logits(part.numpy()) for part in inputs.split(BATCH)])
+        return logits, perf_counter() - started
+
+    with frozen(model):
+        _, clean, torch_seconds = of_torch(None)
+        attacked, robust, torch_attack_seconds = of_torch(attack)
+        (found_clean, seconds), (found_robust, _) = of_file(images), of_file(attacked)
+        expected, found = np.stack([clean, robust]), np.stack([found_clean, found_robust])
+        difference = float(np.abs(expected - found).max())
+        same = expected.argmax(axis=2) == found.argmax(axis=2)
         _check_logits(difference, float(np.abs(expected).max()), float(same.mean()), same.size, precision)
         if precision == "fp32":
             _check_evidence(model, folder, images[:BATCH])
             _check_gradients(model, folder, images[:BATCH], labels[:BATCH])
-    torch_clean, torch_attacked = (logits.argmax(axis=1) == truth for logits in expected)
+    torch_attacked = Kept(robust.argmax(axis=1) == truth, torch_attack_seconds)
     own = _attacked_through(folder, exported, images.numpy(), truth, seed)
-    if own is not None and own.mean() < ROBUSTNESS_KEPT * torch_attacked.mean():
+    if own is not None and own.share < ROBUSTNESS_KEPT * torch_attacked.share:
         raise ParityError(
-            f"the exported file keeps {own.mean():.1%} of {len(images)} images right under PGD-20, the checkpoint "
-            f"{torch_attacked.mean():.1%}; expected at least {ROBUSTNESS_KEPT:g} of that, so nothing was written"
+            f"the exported file keeps {own.share:.1%} of {len(images)} images right under PGD-20, the checkpoint "
+            f"{torch_attacked.share:.1%}; expected at least {ROBUSTNESS_KEPT:g} of that, so nothing was written"
         )
-    clean = found[0].argmax(axis=1) == truth
-    return Parity(difference, float(same.mean()), clean, own, torch_clean, torch_attacked)
+    return Parity(
+        max_difference=difference,
+        same_labels=float(same.mean()),
+        clean=Kept(found_clean.argmax(axis=1) == truth, seconds),
+        attacked=own,
+        torch_clean=Kept(clean.argmax(axis=1) == truth, torch_seconds),
+        torch_attacked=torch_attacked,
+    )
 
 
 def _check_logits(difference: float, largest: float, same_labels: float, count: int, precision: Precision) -> None:
@@ -142,20 +168,14 @@ def _check_gradients(model: nn.Module, folder: Path, images: Tensor, labels: Ten
         )
 
 
-def _attacked_through(
-    folder: Path, exported: OnnxModel, images: Floats, labels: npt.NDArray, seed: int
-) -> Flags | None:
-    """Which images the file keeps under PGD-20 through its own attack graph, from the same starts as torch's."""
+def _attacked_through(folder: Path, exported: OnnxModel, images: Floats, labels: Labels, seed: int) -> Kept | None:
+    """What the file keeps under PGD-20 through its own attack graph, from the same starts as torch's."""
     if not (folder / ATTACK_FILE).exists():
         return None
     graph = AttackGraph(folder / ATTACK_FILE, device="cpu", threads=None)
-    attack = GRADIENT_ATTACKS[ATTACK]
-    starts = RandomStarts(seed, image_values=images[0].size)
-    flags = []
+    started, flags = perf_counter(), []
     for first in range(0, len(images), BATCH):
         part, truth = images[first : first + BATCH], labels[first : first + BATCH]
-        start = starts.next(part.shape, EPSILON)
-        step_size = EPSILON / attack.divisor
-        adversarial = pgd(graph, part, truth, epsilon=EPSILON, step_size=step_size, steps=attack.steps, start=start)
+        adversarial = by_gradient(graph, GRADIENT_ATTACKS[ATTACK], EPSILON, seed, part, truth, first)
         flags.append(exported.logits(adversarial).argmax(axis=1) == truth)
-    return np.concatenate(flags)
+    return Kept(np.concatenate(flags), perf_counter() - started)

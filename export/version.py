@@ -1,6 +1,5 @@
 """A trained network becomes a model version: graphs, comparison with torch, manifest."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -18,7 +17,7 @@ from export.changing import write_manifest
 from export.evidence import EvidenceNet
 from export.folding import fold_batch_norm
 from export.graph import IR_VERSION, OPSET, PRODUCER, restricted, to_onnx, write_graphs
-from export.parity import ATTACK, Flags, Parity, compare
+from export.parity import ATTACK, Kept, Parity, compare
 from export.precision import to_fp16, to_int8, with_deployed_weights
 from export.target import new_version
 from fsr_serve.artifact import (
@@ -80,7 +79,6 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
         graphs = make_graphs(source, precision, has_attack_graph=has_attack_graph)
         tensors = {name: _tensors(graph) for name, graph in graphs.items()}
         write_graphs(graphs, folder)
-        started = time.perf_counter()
         parity = compare(
             source.model,
             folder,
@@ -89,7 +87,6 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
             seed=source.seed,
             precision=precision,
         )
-        seconds = round(time.perf_counter() - started, 1)
         height, width = source.held_out.shape
         manifest = Manifest(
             classes=source.held_out.classes,
@@ -105,7 +102,6 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
                 {"clean": parity.clean, ATTACK: parity.attacked},
                 f"onnxruntime {onnxruntime.__version__}",
                 precision,
-                seconds,
             ),
             checkpoint_accuracies=(
                 *_accuracies(
@@ -114,7 +110,6 @@ def make_version(source: Source, target: Path, precision: Precision, *, has_atta
                     {"clean": parity.torch_clean, ATTACK: parity.torch_attacked},
                     f"torch {torch.__version__}",
                     "fp32",
-                    seconds,
                 ),
                 *source.accuracies,
             ),
@@ -175,10 +170,9 @@ def _tensors(graph: onnx.ModelProto) -> Tensors:
 def _accuracies(
     source: Source,
     images: ImageData,
-    flags: Mapping[str, Flags | None],
+    kept: Mapping[str, Kept | None],
     runtime: str,
     precision: str,
-    seconds: float,
 ) -> tuple[Accuracy, ...]:
     definitions = {"clean": "images as they are", ATTACK: GRADIENT_ATTACKS[ATTACK].definition(Budget())}
     return tuple(
@@ -186,16 +180,16 @@ def _accuracies(
             attack=attack,
             definition=definitions[attack],
             epsilon=0.0 if attack == "clean" else EPSILON,
-            **wilson(int(correct[: len(images)].sum()), len(images))._asdict(),
+            **wilson(int(one.flags[: len(images)].sum()), len(images))._asdict(),
             n=len(images),
             data=source.held_out_name,
             data_sha256=images.sha256,
             seed=source.seed,
             runtime=runtime,
             precision=precision,
-            seconds=seconds,
+            seconds=round(one.seconds * len(images) / len(one.flags), 1),
             measured=date.today().isoformat(),
         )
-        for attack, correct in flags.items()
-        if correct is not None
+        for attack, one in kept.items()
+        if one is not None
     )

@@ -92,6 +92,7 @@ def test_the_manifest_says_what_was_trained_and_measured(models, checkpoint):
         assert clean.n == attacked.n == 32, "only held-out images count"
         assert clean.low <= clean.accuracy <= clean.high
         assert clean.accuracy >= attacked.accuracy
+        assert clean.seconds < attacked.seconds
         assert clean.runtime.startswith(runtime)
     assert manifest.versions["torch"] == torch.__version__
     assert manifest.missing == {}
@@ -155,7 +156,7 @@ def other_images(folder, classes=("blue", "green", "red")):
 def test_without_the_training_data_other_images_are_compared_and_named(checkpoint, tmp_path):
     data = other_images(tmp_path / "others")
     target = tmp_path / "models" / "colours" / "1"
-    assert len(export(Arguments(checkpoint, target, str(data), precision="int8")).clean) == 256
+    assert len(export(Arguments(checkpoint, target, str(data), precision="int8")).clean.flags) == 256
     manifest = read_version(target).manifest
     assert manifest.training["data"] == "colours"
     assert {(accuracy.data, accuracy.n) for accuracy in manifest.accuracies} == {(f"{data}, split test", 60)}

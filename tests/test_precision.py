@@ -141,7 +141,7 @@ def test_a_version_says_its_precision_and_was_attacked_in_it(tiny_data, tmp_path
     source = Source(Colours().eval(), images, images, "colours", 0, {}, ())
     parity = make_version(source, tmp_path / "colours" / "1", precision, has_attack_graph=True)
     assert parity.same_labels == 1
-    assert parity.clean.all()
+    assert parity.clean.flags.all()
     manifest = read_version(tmp_path / "colours" / "1").manifest
     assert manifest.precision == precision
     assert {accuracy.precision for accuracy in manifest.accuracies} == {precision}

@@ -71,4 +71,4 @@ def test_other_precisions_of_the_shipped_model_agree_on_labels(tmp_path, precisi
     parity = export(ExportArguments(CHECKPOINT, tmp_path / "cifar10-fsr" / "1", data=str(DATA), precision=precision))
     assert parity.same_labels >= {"fp16": 0.998, "int8": 0.985}[precision]
     # two points of 256 images are five of them; processors round int8 differently
-    assert parity.attacked.mean() >= parity.torch_attacked.mean() - 0.02
+    assert parity.attacked.share >= parity.torch_attacked.share - 0.02
