@@ -82,7 +82,7 @@ def test_the_features_report_names_everything(features):
         "resnet18 with FSR (mask gumbel, tau 0.1), best weights (SHA-256 ",
         "colours, split test, n = 12 (SHA-256 ",
         "neighbours: colours, split train, n = 100",
-        "pgd20 (cross-entropy, 20 steps of epsilon/10, random start), L-infinity epsilon 8/255, seed 0, white-box",
+        "pgd20 (cross-entropy, 20 steps of epsilon/10, random start), L-infinity epsilon 8/255, seed 0, on the whole",
         "gamma 0.07",
         "| recalibrated (f~-) |",
         "| attacked, 20-NN | paper, 5-NN | paper, 20-NN |",

@@ -15,11 +15,13 @@ def test_the_status_says_whether_the_file_is_as_good_as_its_checkpoint(
     models, tiny_data, tmp_path, monkeypatch, capsys, above, fails
 ):
     version = shutil.copytree(models / "colours" / "1", tmp_path / "colours" / "1")
-    found = verify(Arguments(version, str(tiny_data), attacks=()))[0].found
+    found = verify(Arguments(version, str(tiny_data), attacks=("fgsm",), epsilon=0.5))[1].found
+    assert found.accuracy < 0.97, "so that more can be claimed"
     claimed = found.model_copy(update={"accuracy": found.accuracy + above})
     manifest = read_version(version).manifest
     write_manifest(version, manifest.model_copy(update={"checkpoint_accuracies": (claimed,)}))
-    monkeypatch.setattr(sys, "argv", ["verify", str(version), "--data", str(tiny_data), "--attacks"])
+    command = ["verify", str(version), "--data", str(tiny_data), "--attacks", "fgsm", "--epsilon", "0.5"]
+    monkeypatch.setattr(sys, "argv", command)
     if fails:
         with pytest.raises(SystemExit, match="is less accurate than its checkpoint by more than 2%"):
             main()
