@@ -5,7 +5,7 @@ Query blinding (Chen et al., 2020): the answer to the view stands for the answer
 
 import numpy as np
 
-from fsr_serve.checks.history import thumbnails
+from fsr_serve.checks.history import SIDE, thumbnails
 from fsr_serve.session import Floats
 
 SHIFT = 1 / 8
@@ -22,7 +22,7 @@ class Disguise:
     def __init__(self, reach: float, random: np.random.Generator) -> None:
         self._reach = reach
         self._random = random
-        self._asked = np.empty((0, thumbnails(np.zeros((1, 3, 1, 1), np.float32)).shape[1]), np.float32)
+        self._asked = np.empty((0, 3 * SIDE * SIDE), np.float32)
 
     def view(self, image: Floats) -> Floats:
         """A view of the image (1, 3, h, w) that counts as asked: the first far enough, or the farthest of `DRAWS`."""

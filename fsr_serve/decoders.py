@@ -1,4 +1,4 @@
-"""Threads that decode, and how long what is given to them takes."""
+"""Threads that decode images or parse bodies, and how long what is given to them takes."""
 
 import asyncio
 from collections.abc import Callable, Sequence

@@ -86,27 +86,35 @@ class WantedFile:
 
         Raises StateError, asking nothing, or where it cannot be taken back.
         """
-        kept = self.path.with_suffix(".before")
+        kept = self.path.with_suffix(f".{wanted.call}.before")  # servers may share the folder
         try:
-            kept.unlink(missing_ok=True)
             if self.path.exists():
                 shutil.copyfile(self.path, kept)
         except OSError as error:
             raise self._unwritable(error) from error
-        self.write(wanted)
         try:
-            yield
-        except BaseException as reason:
+            self.write(wanted)
             try:
-                kept.replace(self.path) if kept.exists() else self.path.unlink()
-            except OSError as error:
-                raise StateError(
-                    f"{reason}. {self.path} cannot be changed back ({error.strerror}) and still asks for version "
-                    f"{wanted.version}: mend or remove it"
-                ) from reason
-            raise
-        with suppress(OSError):
-            kept.unlink(missing_ok=True)
+                yield
+            except BaseException as reason:
+                self._ask_again(kept, wanted, reason)
+                raise
+        finally:
+            with suppress(OSError):
+                kept.unlink(missing_ok=True)
+
+    def _ask_again(self, kept: Path, wanted: Wanted, reason: BaseException) -> None:
+        """For what was kept, instead of what is wanted."""
+        try:
+            if kept.exists():
+                kept.replace(self.path)
+            else:
+                self.path.unlink()
+        except OSError as error:
+            raise StateError(
+                f"{reason}. {self.path} cannot be changed back ({error.strerror}) and still asks for version "
+                f"{wanted.version}: mend or remove it"
+            ) from reason
 
     def _unwritable(self, error: OSError) -> StateError:
         return StateError(

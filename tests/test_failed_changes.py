@@ -90,6 +90,18 @@ def test_what_was_asked_for_is_taken_back_on_a_disk_that_is_full_by_then(two, mo
     assert [file.name for file in two[0].registry.file.path.parent.iterdir()] == ["colours.json"]
 
 
+def test_a_disk_that_is_full_when_a_version_is_asked_for_keeps_no_copy(server, monkeypatch):
+    def full(path, content):
+        raise OSError(28, "No space left on device")
+
+    load(server, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr("fsr_serve.wanted.write_atomically", full)
+        assert load(server, 1).json()["error"]["code"] == "state_unwritable"
+    assert served(server) == 2
+    assert [file.name for file in server.registry.file.path.parent.iterdir()] == ["colours.json"]
+
+
 def test_what_cannot_be_taken_back_is_said(two, monkeypatch):
     def fail(path):
         monkeypatch.setattr(Path, "replace", read_only)

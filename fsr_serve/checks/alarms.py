@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock, Timer
 
 from fsr_serve.requester import Requester
@@ -12,11 +12,17 @@ logger = logging.getLogger("fsr_serve")
 QUIET_SECONDS = 60.0
 
 
+def after_the_quiet_time(call: Callable[[], None]) -> None:
+    timer = Timer(QUIET_SECONDS, call)
+    timer.daemon = True  # the end of the process does not wait for it
+    timer.start()
+
+
 class Alarms:
     """Tells of the first suspicious image at once, of those that follow when the quiet time is over. For threads."""
 
-    def __init__(self, quiet_seconds: float = QUIET_SECONDS) -> None:
-        self._quiet_seconds = quiet_seconds
+    def __init__(self, later: Callable[[Callable[[], None]], None] = after_the_quiet_time) -> None:
+        self._later = later
         self._lock = Lock()
         self._is_quiet = False
         self._keys: Counter[str | None] = Counter()
@@ -51,6 +57,4 @@ class Alarms:
             by,
             latest,
         )
-        timer = Timer(self._quiet_seconds, self._tell)
-        timer.daemon = True  # the end of the process does not wait for it
-        timer.start()
+        self._later(self._tell)
