@@ -63,8 +63,8 @@ def test_forms_as_the_standards_allow_them(body, files):
 @pytest.mark.parametrize(
     ("body", "boundary", "message"),
     [
-        (b"--x--", b"", "its boundary has 0 bytes; expected 1 to 70"),
-        (b"--x--", b"x" * 71, "its boundary has 71 bytes"),
+        (b"--x--", b"", "the boundary in Content-Type has 0 bytes; expected 1 to 70"),
+        (b"--x--", b"x" * 71, "the boundary in Content-Type has 71 bytes"),
         (b"", b"x", "closing boundary is missing"),
         (b"--x" + HEAD + b"one", b"x", "closing boundary is missing"),
         (b"--x" + HEAD + b"one\r\n--xy--", b"x", "closing boundary is missing"),

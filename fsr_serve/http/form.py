@@ -20,7 +20,9 @@ class MalformedFormError(ValueError):
 def files_of(body: bytes, boundary: bytes) -> Iterator[bytes]:
     """The content of each part that has a filename, in order. Raises MalformedFormError, also after some files."""
     if not 1 <= len(boundary) <= MOST_BOUNDARY:
-        raise MalformedFormError(f"its boundary has {len(boundary)} bytes; expected 1 to {MOST_BOUNDARY}")
+        raise MalformedFormError(
+            f"the boundary in Content-Type has {len(boundary)} bytes; expected 1 to {MOST_BOUNDARY}"
+        )
     delimiter = re.compile(rb"(?:\A|\r\n)--%b(?:(--)|[ \t]*+(?=\r\n))" % re.escape(boundary))
     start, fields = None, 0
     for found in delimiter.finditer(body):
