@@ -79,17 +79,36 @@ def test_the_evaluation_that_the_readme_shows_is_the_one_in_the_manifest():
             assert shown(100 * value, text), name
 
 
+def row_of(check):
+    (cells,) = (cells for cells in rows(CHECKS, "check, set to 1 % false alarms") if cells[0] == f"`{check}`")
+    return cells
+
+
+def assert_is_shown(check, attack, cell):
+    """As a share with its interval; returns the figure."""
+    (one,) = (
+        one
+        for one in MANIFEST["checks"]
+        if (one["check"], one["attack"], one["false_alarm_rate"]) == (check, attack, 0.01)
+    )
+    texts = re.match(r"([\d.]+) % \(([\d.]+) - ([\d.]+)\)", cell).groups()
+    for text, value in zip(texts, (one["suspicious"], one["low"], one["high"]), strict=True):
+        assert shown(100 * value, text), attack
+    return one
+
+
 @pytest.mark.parametrize("check", ["confidence", "separation", "probe"])
 def test_the_figures_of_a_check_are_those_of_the_manifest(check):
-    (cells,) = (cells for cells in rows(CHECKS, "check, set to 1 % false alarms") if cells[0] == f"`{check}`")
-    _, alarms, pgd, pgd_auroc, cw, cw_auroc, _ = cells
-    for attack, cell, auroc in (("clean", alarms, None), ("pgd20", pgd, pgd_auroc), ("cw", cw, cw_auroc)):
-        (one,) = (
-            one
-            for one in MANIFEST["checks"]
-            if (one["check"], one["attack"], one["false_alarm_rate"]) == (check, attack, 0.01)
-        )
-        texts = re.fullmatch(r"([\d.]+) % \(([\d.]+) - ([\d.]+)\)", cell).groups()
-        for text, value in zip(texts, (one["suspicious"], one["low"], one["high"]), strict=True):
-            assert shown(100 * value, text), attack
-        assert auroc is None or shown(one["auroc"], auroc)
+    _, alarms, pgd, pgd_auroc, cw, cw_auroc, *_ = row_of(check)
+    assert_is_shown(check, "clean", alarms)
+    assert shown(assert_is_shown(check, "pgd20", pgd)["auroc"], pgd_auroc)
+    assert shown(assert_is_shown(check, "cw", cw)["auroc"], cw_auroc)
+
+
+def test_the_figures_of_the_history_are_those_of_the_manifest():
+    _, alarms, *_, square, disguised = row_of("history")
+    assert_is_shown("history", "clean", alarms)
+    for attack, cell in (("square", square), ("disguised_square", disguised)):
+        one = assert_is_shown("history", attack, cell)
+        assert f"after {one['queries']:g} queries" in cell
+        assert (one["n"], one["accepted_and_wrong"]) == (30, 0)
