@@ -50,7 +50,7 @@ class Arguments(VersionArguments):
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
     seed: int = 0
-    """Of random starts and of Square's proposals."""
+    """Of random starts, of Square and of its disguise."""
 
 
 def main() -> None:

@@ -1,22 +1,12 @@
 """What checks and maps read beside the logits, as one network to export."""
 
-from functools import partial
-from typing import NamedTuple
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fsr_serve.artifact import FEATURES, LOGITS, evidence_of
-from training.models import FSR
-
-
-class Separated(NamedTuple):
-    """What one FSR module saw and made of it, each (n, c, h, w)."""
-
-    features: Tensor
-    nonrobust_mask: Tensor
-    output: Tensor
+from training.models.separated import SYMBOLS, Separated, evidence_maps, fsr_modules, recorded
 
 
 class EvidenceNet(nn.Module):
@@ -31,7 +21,7 @@ class EvidenceNet(nn.Module):
     def __init__(self, network: nn.Module, image_shape: tuple[int, int]) -> None:
         super().__init__()
         self.network = network
-        self._fsr = [module for module in network.modules() if isinstance(module, FSR)]
+        self._fsr = list(fsr_modules(network).values())
         auxiliary = {module.auxiliary for module in self._fsr}
         linear = [module for module in network.modules() if isinstance(module, nn.Linear) and module not in auxiliary]
         self._last = _last_to_run(network, linear, image_shape)
@@ -42,42 +32,21 @@ class EvidenceNet(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        separated: dict[int, Separated] = {}
-        masks: list[Tensor] = []
         features: list[Tensor] = []
-
-        # by number, because the exporter hands hooks a stand-in for the module
-        def after_fsr(index: int, module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            separated[index] = Separated(inputs[0], masks.pop(), output)
-
-        hooks = [
-            module.separation.register_forward_hook(lambda module, inputs, mask: masks.append(mask))
-            for module in self._fsr
-        ]
-        hooks += [module.register_forward_hook(partial(after_fsr, index)) for index, module in enumerate(self._fsr)]
-        hooks += [
-            module.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0])) for module in self._last
-        ]
-        try:
+        with recorded(self.network) as passes, ExitStack() as hooks:
+            for module in self._last:
+                keep = module.register_forward_pre_hook(lambda module, inputs: features.append(inputs[0]))
+                hooks.callback(keep.remove)
             logits = self.network(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        evidence = [tensor for index, module in enumerate(self._fsr) for tensor in _evidence(module, separated[index])]
+        by_module = {separated.module: separated for separated in passes}
+        evidence = [tensor for module in self._fsr for tensor in _evidence(by_module[module])]
         return (logits, *features, *evidence)
 
 
-def _evidence(module: FSR, separated: Separated) -> list[Tensor]:
-    features, nonrobust_mask, output = separated
-    nonrobust = nonrobust_mask * features
-    robust = features - nonrobust
-
-    def evidence_map(part: Tensor) -> Tensor:
-        return F.conv2d(part, module.auxiliary.weight[:, :, None, None], module.auxiliary.bias)
-
-    maps = [evidence_map(part) for part in (robust, nonrobust, output - robust, output)]
-    mass = nonrobust.abs().mean(dim=(1, 2, 3)) / (features.abs().mean(dim=(1, 2, 3)) + 1e-6)
-    return [*(part.mean(dim=(2, 3)) for part in maps[:3]), mass, *maps]
+def _evidence(separated: Separated) -> list[Tensor]:
+    maps = [evidence_maps(separated.named(name), separated.module.auxiliary) for name in SYMBOLS]
+    nonrobust, features = (part.abs().mean(dim=(1, 2, 3)) for part in (separated.nonrobust, separated.features))
+    return [*(part.mean(dim=(2, 3)) for part in maps[:3]), nonrobust / (features + 1e-6), *maps]
 
 
 def _last_to_run(network: nn.Module, modules: list[nn.Linear], image_shape: tuple[int, int]) -> list[nn.Linear]:

@@ -39,7 +39,7 @@ def load_as_served(source: str, split: str, manifest: Manifest, count: int | Non
     if opened.classes != manifest.classes:
         raise DataError(
             f"the data has the {len(opened.classes)} classes {', '.join(opened.classes[:10])}; the model has the "
-            f"{len(manifest.classes)} classes {', '.join(manifest.classes[:10])}"
+            f"{len(manifest.classes)} classes {', '.join(manifest.classes[:10])}. Say by --data where those lie"
         )
     total = len(opened.labels)
     if count is not None and not 0 < count <= total:

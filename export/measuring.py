@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 
 import onnxruntime
@@ -73,11 +74,16 @@ def measured(
         **asdict(asked),
         **wilson(int(flags.correct.sum()), len(labels))._asdict(),
         n=len(labels),
-        runtime=f"onnxruntime {onnxruntime.__version__}" if session.runtime == "onnxruntime" else session.runtime,
+        runtime=f"{session.runtime} {_version_of(session)}",
         precision=precision,
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
     )
+
+
+def _version_of(session: Session) -> str:
+    # onnxruntime is installed by one of several packages
+    return onnxruntime.__version__ if session.runtime == "onnxruntime" else metadata.version(session.runtime)
 
 
 def _finished(asked: Asked, flags: FlagsFile, precision: str, version: ModelVersion) -> Accuracy | None:

@@ -10,11 +10,14 @@ from tqdm import tqdm
 
 from export.disguise import Disguise
 from export.labelled_images import LabelledImages
-from export.square import square
 from fsr_serve.checks.calibration import Calibration
 from fsr_serve.checks.history import QueryHistory
+from fsr_serve.checks.probe import Labels
+from fsr_serve.ranking import lead
 from fsr_serve.session import Floats, OnnxModel
+from training.evaluation.protocol import ImageStreams
 from training.source import spread
+from training.square import search_by_squares
 
 SearchName = Literal["square", "disguised_square"]
 SEARCHES: dict[SearchName, str] = {
@@ -23,8 +26,9 @@ SEARCHES: dict[SearchName, str] = {
     "history would not find alike, as far as there is one",
 }
 """What they do: Square as published, and as one who knows the history goes about it."""
-HEAD_START = 1e3
+HEAD_START = np.float32(1e3)
 """Of a logit, more than any difference between two."""
+LeadOf = Callable[[Floats, Labels], Floats]
 
 
 class Search(NamedTuple):
@@ -60,25 +64,25 @@ class Searcher:
         for index in tqdm(chosen, desc=name, unit="img", leave=False):
             image, label = data.images[index : index + 1], data.labels[index : index + 1]
             if self.session.logits(image).argmax(axis=1) == label:
-                random = np.random.default_rng((self.seed, int(index)))
+                (random,) = ImageStreams(self.seed, first=int(index)).next(1)
                 searches.append(self._on_one(name, copy.deepcopy(stream), image, label, random))
         return searches
 
     def _on_one(
-        self, name: SearchName, history: QueryHistory, image: Floats, label: np.ndarray, random: np.random.Generator
+        self, name: SearchName, history: QueryHistory, image: Floats, label: Labels, random: np.random.Generator
     ) -> Search:
         p_values: list[float] = []
 
-        def answer(query: Floats) -> Floats:
+        def lead_of(query: Floats, label: Labels) -> Floats:
             similar = history.count(query)
             p_values.append(float(self.calibration.p_values("history", {"similar": similar})[0]))
             if p_values[-1] <= self.rate:
                 raise _NoticedError
-            return self.session.logits(query)
+            return lead(self.session.logits(query), label)
 
-        ask = answer if name == "square" else _disguised(answer, label, Disguise(self.calibration.reach, random))
+        ask = lead_of if name == "square" else _disguised(lead_of, Disguise(self.calibration.reach, random))
         try:
-            found = square(ask, image, label, epsilon=self.epsilon, queries=self.queries, random=random)
+            found = search_by_squares(ask, image, label, epsilon=self.epsilon, queries=self.queries, random=[random])
         except _NoticedError:
             return Search(p_values, is_wrong=False)
         return Search(p_values, bool(self.session.logits(found).argmax(axis=1) != label))
@@ -88,12 +92,6 @@ class _NoticedError(Exception):
     """Ends a search."""
 
 
-def _disguised(answer: Callable[[Floats], Floats], label: np.ndarray, disguise: Disguise) -> Callable[[Floats], Floats]:
-    """Answers to views instead of the images. Square goes on where one is wrong: that says little of the image."""
-
-    def ask(image: Floats) -> Floats:
-        logits = answer(disguise.view(image)).copy()
-        logits[0, label] += HEAD_START
-        return logits
-
-    return ask
+def _disguised(lead_of: LeadOf, disguise: Disguise) -> LeadOf:
+    """Of views instead of the images. Square goes on where one is wrong: that says little of the image."""
+    return lambda image, label: lead_of(disguise.view(image), label) + HEAD_START

@@ -16,11 +16,11 @@ from export.arguments import AccuracyArguments, check_at_least, check_epsilon
 from export.changing import open_version
 from export.errors import VerificationError
 from export.labelled_images import LabelledImages, load_as_served
-from export.measuring import BATCH, Asked, check_can_measure, measured, write_accuracies
-from export.square import square
+from export.measuring import Asked, check_can_measure, measured, write_accuracies
 from fsr_serve.artifact import ATTACK_FILE, Accuracy, ModelVersion
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, Labels, pgd
 from fsr_serve.errors import StartupError
+from fsr_serve.ranking import lead
 from fsr_serve.session import Floats, Session
 from training.evaluation.protocol import (
     EPSILON,
@@ -28,10 +28,12 @@ from training.evaluation.protocol import (
     AttackName,
     Budget,
     GradientAttack,
+    ImageStreams,
     RandomStarts,
     definition_of,
 )
 from training.source import DataError
+from training.square import search_by_squares
 
 ALLOWED_LOSS = 0.02
 """How far an accuracy of the file may lie under the checkpoint's."""
@@ -54,7 +56,7 @@ class Arguments(AccuracyArguments):
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
     seed: int = 0
-    """Of random starts and of Square's proposals."""
+    """Of random starts and of Square's squares: the same as in python -m training.evaluation."""
 
 
 class Verdict(NamedTuple):
@@ -150,8 +152,14 @@ def _attack(
 
 
 def _by_queries(session: Session, arguments: Arguments, images: Floats, labels: Labels, first: int) -> Floats:
-    random = np.random.default_rng((arguments.seed, first // BATCH))  # a stream per batch, to go on where it stopped
-    return square(session.logits, images, labels, epsilon=arguments.epsilon, queries=arguments.queries, random=random)
+    return search_by_squares(
+        lambda shown, theirs: lead(session.logits(shown), theirs),
+        images,
+        labels,
+        epsilon=arguments.epsilon,
+        queries=arguments.queries,
+        random=ImageStreams(arguments.seed, first=first).next(len(images)),
+    )
 
 
 def by_gradient(

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from training.attacks import cross_entropy, cw, fgsm, margin, pgd, square
+from training.attacks import cross_entropy, cw, fgsm, margin, pgd
 from training.attacks.ascent import Aim, n_fgsm
-from training.attacks.straight_through import straight_through
 from training.models import create_model
 
 
@@ -101,52 +100,3 @@ def test_attacks_leave_the_model_as_it_was(batch):
     pgd(model, *batch, epsilon=0.03, step_size=0.01, steps=2)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
-
-
-class Counted(Linear):
-    """Counts how often it is asked about an image."""
-
-    asked = 0
-
-    def forward(self, images):
-        self.asked += len(images)
-        return super().forward(images)
-
-
-@pytest.mark.parametrize("queries", [1, 2, 30])
-def test_square_stays_within_epsilon_the_pixel_range_and_its_queries(queries, batch):
-    images, labels = batch[0], batch[1] % 2
-    model = Counted()
-    random = torch.Generator().manual_seed(0)
-    adversarial = square(model, images, labels, epsilon=0.03, queries=queries, generator=random)
-    assert (adversarial - images).abs().max() <= 0.03 + 1e-6
-    assert adversarial.min() >= 0
-    assert adversarial.max() <= 1
-    assert model.asked <= queries * len(images)
-
-
-def test_square_breaks_what_can_be_broken_and_nothing_else():
-    random = torch.Generator().manual_seed(0)
-    images = 0.25 + 0.5 * torch.rand(40, 3, 32, 32, generator=random)
-    model = Linear()
-    logits = model(images).detach()
-    labels = logits.argmax(dim=1)
-    margins = logits.amax(dim=1) - logits.amin(dim=1)
-    # a perturbation within epsilon can move the margin of two classes by this much and no more
-    epsilon = (margins.median() / (model.weight[0] - model.weight[1]).abs().sum()).item()
-    adversarial = square(model, images, labels, epsilon=epsilon, queries=1500, generator=random)
-    broken = model(adversarial).argmax(dim=1) != labels
-    assert not broken[margins > margins.median()].any()
-    assert broken[margins < 0.5 * margins.median()].all()
-    assert broken.any()
-
-
-def test_straight_through_answers_as_the_prepared_model_and_passes_the_gradient(batch):
-    def rounded(images):
-        return torch.round(images * 15) / 15
-
-    images, model = batch[0].clone().requires_grad_(), Linear()
-    logits = straight_through(rounded, model)(images)
-    assert torch.equal(logits, model(rounded(batch[0])))
-    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images)
-    torch.testing.assert_close(gradient[3].flatten(), model.weight[0])

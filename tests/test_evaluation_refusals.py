@@ -153,7 +153,7 @@ def test_of_attacks_on_fsr_rivals_with_probes_can_have_those_on_heads(rival, tmp
     run = network(tmp_path / "run", fsr=False, rival=rival)
     said = refused(command, [run, "--attacks", "all_heads", "relaxed_mask"], tmp_path, capsys)
     names = "relaxed_mask" if rival == "cas" else "all_heads, relaxed_mask"
-    assert said == f"error: {names} attack the masks and heads of FSR, which {run} has not"
+    assert said == f"error: {names} attack the masks and heads of FSR, which {run} has not. Name others by --attacks"
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from training.data import load_images, to_floats
 from training.evaluation import features_command, maps_command
 from training.evaluation.maps import grad_cam, maps_of
 from training.evaluation.mask_statistics import BINS
-from training.evaluation.separated import SYMBOLS, recorded
 from training.evaluation.statistics import wilson
+from training.models.separated import SYMBOLS, recorded
 
 
 @pytest.fixture(scope="module")

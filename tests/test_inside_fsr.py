@@ -14,8 +14,8 @@ from training.evaluation.maps import evidence_maps, grad_cam, maps_of
 from training.evaluation.mask_statistics import BINS, mask_statistics
 from training.evaluation.nearest_neighbours import knn_answers, votes
 from training.evaluation.passed_on import passing_on
-from training.evaluation.separated import SYMBOLS, Separated, feature_names, recorded
 from training.models import FSR, create_model
+from training.models.separated import SYMBOLS, Separated, feature_names, recorded
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +165,11 @@ def test_as_many_neighbours_as_there_are_can_be_asked(k):
         knn_answers(torch.ones(1, 2), torch.ones(2, 2), torch.zeros(2).long(), ks=(k,), classes=2)
 
 
-def test_evidence_averages_to_the_logits_less_the_bias(batch):
+def test_evidence_averages_to_the_logits(batch):
     head, features = nn.Linear(3, 5), batch[0]
     maps = evidence_maps(features, head)
     assert maps.shape == (8, 5, 32, 32)
-    torch.testing.assert_close(maps.mean(dim=(2, 3)), head(features.mean(dim=(2, 3))) - head.bias)
+    torch.testing.assert_close(maps.mean(dim=(2, 3)), head(features.mean(dim=(2, 3))))
 
 
 class LinearHead(nn.Module):
@@ -179,7 +179,7 @@ class LinearHead(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(3, 6, 3, stride=4)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.head = nn.Linear(6, 10)
+        self.head = nn.Linear(6, 10, bias=False)
 
     def forward(self, images):
         return self.head(self.pool(self.convolution(images)).flatten(1))
@@ -210,10 +210,9 @@ def test_maps_explain_the_auxiliary_heads_logits_of_the_asked_class(model, batch
     images, classes = batch
     maps = maps_of(model, images, classes)
     (heads,) = model.heads(images).fsr
-    bias = model.network.layer4[1].auxiliary.bias[classes]
     for name in ("robust", "nonrobust", "recalibrated"):
         logits = getattr(heads, name).gather(1, classes[:, None]).squeeze(1)
-        torch.testing.assert_close(maps.evidence[name].mean(dim=(1, 2)), logits - bias, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(maps.evidence[name].mean(dim=(1, 2)), logits, atol=1e-5, rtol=1e-4)
     assert maps.grad_cam.shape == maps.evidence["output"].shape == (8, 4, 4)
     assert (maps.grad_cam >= 0).all()
     assert torch.equal(maps.answers, model(images).argmax(dim=1))

@@ -37,7 +37,7 @@ def flags_of(checkpoint):
 def test_it_goes_on_where_it_was_stopped(checkpoint, tmp_path, monkeypatch):
     asked = Arguments(checkpoint, attacks=("pgd10", "square"), epsilon=STRONG, queries=20, batch=7)
     whole = shutil.copytree(checkpoint, tmp_path / "whole")
-    text = report(Arguments(whole, asked.data, asked.attacks, queries=20, epsilon=STRONG, batch=7))
+    text = report(Arguments(whole, attacks=asked.attacks, queries=20, epsilon=STRONG, batch=7))
     measured, of = [], measure._flags
 
     def stop_at_the_sixth(job, part, images):

@@ -9,7 +9,6 @@ from torch import nn
 
 from export.attack_graph import attack_network, example_inputs
 from export.graph import to_onnx, write_graphs
-from export.square import square
 from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
 from fsr_serve.checks.probe import CROSS_ENTROPY, MARGIN, AttackGraph, pgd
 from fsr_serve.session import OnnxModel
@@ -85,48 +84,3 @@ def test_a_deployed_file_gives_the_answers_of_torch_under_attack_from_the_same_s
     adversarial = pgd(graph, images.numpy(), labels.numpy(), start=start.numpy(), loss_weights=loss_weights, **options)
     found = OnnxModel(version / "model.onnx", device="cpu", threads=1).logits(adversarial).argmax(axis=1)
     assert (found == expected).mean() >= 0.995
-
-
-class Counted:
-    """A linear model that counts how often it is asked about each image."""
-
-    def __init__(self):
-        self.weight = Linear().weight.numpy()
-        self.asked = 0
-
-    def __call__(self, images):
-        self.asked += len(images)
-        return images.reshape(len(images), -1) @ self.weight.T
-
-
-@pytest.mark.parametrize("queries", [1, 2, 30])
-def test_square_stays_within_epsilon_the_pixel_range_and_its_queries(images, labels, queries):
-    model = Counted()
-    found = square(model, images, labels, epsilon=EPSILON, queries=queries, random=np.random.default_rng(0))
-    assert np.abs(found - images).max() <= EPSILON + 1e-6
-    assert found.min() >= 0
-    assert found.max() <= 1
-    assert model.asked <= queries * len(images)
-
-
-def test_square_leaves_images_alone_that_are_wrong_already(images, labels):
-    wrong = 1 - Counted()(images).argmax(axis=1)
-    model = Counted()
-    found = square(model, images, wrong, epsilon=EPSILON, queries=20, random=np.random.default_rng(0))
-    np.testing.assert_array_equal(found, images)
-    assert model.asked == len(images)
-
-
-def test_square_breaks_what_can_be_broken_and_nothing_else():
-    images = 0.25 + 0.5 * np.random.default_rng(0).random((40, 3, 8, 8), dtype=np.float32)
-    model = Counted()
-    logits = model(images)
-    labels = logits.argmax(axis=1)
-    margins = np.abs(logits[:, 0] - logits[:, 1])
-    # a perturbation within epsilon can move the margin of two classes by the median margin and no more
-    epsilon = np.median(margins) / np.abs(model.weight[0] - model.weight[1]).sum()
-    adversarial = square(model, images, labels, epsilon=epsilon, queries=1500, random=np.random.default_rng(0))
-    broken = model(adversarial).argmax(axis=1) != labels
-    assert not broken[margins > 1.001 * np.median(margins)].any()
-    assert broken[margins < 0.7 * np.median(margins)].all()
-    assert broken.any()

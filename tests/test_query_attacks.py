@@ -1,14 +1,13 @@
 """Attacks that ask for logits or labels only: what they find, what they may ask, and that seeds repeat them."""
 
-from functools import partial
-
 import foolbox
 import pytest
 import torch
 from torch import nn
 
-from training.attacks import best_of, hop_skip_jump, nattack, pgd, random_noise, square
+from training.attacks import hop_skip_jump, nattack, random_noise, square
 from training.attacks.hop_skip_jump import nearest_mistakes
+from training.evaluation.protocol import ImageStreams
 
 
 class Linear(nn.Module):
@@ -52,7 +51,16 @@ def seed(number=0):
     return torch.Generator().manual_seed(number)
 
 
-ATTACKS = {"square": square, "nattack": nattack, "hop_skip_jump": hop_skip_jump}
+def one_by_one(search):
+    """The search with a generator for each image instead of one for all."""
+
+    def attack(model, images, labels, *, generator, **options):
+        return search(model, images, labels, random=ImageStreams(generator.initial_seed()).next(len(images)), **options)
+
+    return attack
+
+
+ATTACKS = {"square": one_by_one(square), "nattack": nattack, "hop_skip_jump": hop_skip_jump}
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
@@ -175,41 +183,6 @@ def test_hop_skip_jump_comes_nearer_than_foolbox_with_no_more_queries(model, ima
     assert excess_ours.max() < 1.5
 
 
-def test_best_of_leaves_broken_images_and_keeps_the_smallest_margin(model, images, labels):
-    seen = []
-
-    def shift(amount, image_index):
-        """Moves one image across the boundary, and all of them by a part of the way."""
-
-        def attack(model, images, labels):
-            seen.append(len(images))
-            way = (model.weight[1 - labels] - model.weight[labels]).sign().view_as(images)
-            share = torch.where(images[:, 0, 0, 0] == firsts[image_index], 1.1, amount)
-            return images + (share * model.distances(images))[:, None, None, None] * way
-
-        return attack
-
-    firsts = images[:, 0, 0, 0].clone()
-    distances = model.distances(images)
-    found = best_of([shift(0.5, 2), shift(0.1, 7), shift(0.3, 7)])(model, images, labels)
-    assert seen == [12, 11, 10]
-    broken = model(found).argmax(dim=1) != labels
-    assert broken.nonzero().flatten().tolist() == [2, 7]
-    torch.testing.assert_close(model.distances(found)[~broken], 0.5 * distances[~broken])
-
-
-def test_best_of_restarts_draws_new_starts_and_breaks_no_fewer_images(model, images, labels):
-    attack = partial(pgd, epsilon=0.006, step_size=1e-4, steps=1)
-    torch.manual_seed(0)
-    once = (model(attack(model, images, labels)).argmax(dim=1) != labels).sum()
-    torch.manual_seed(0)
-    found = best_of([attack] * 20)(model, images, labels)
-    assert (model(found).argmax(dim=1) != labels).sum() >= once
-    assert (found - images).abs().max() <= 0.006 + 1e-6
-    assert best_of([])(model, images, labels) is not images
-    assert torch.equal(best_of([])(model, images, labels), images)
-
-
 def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():
     calls = torch.zeros((), dtype=torch.long)
 
@@ -219,8 +192,8 @@ def test_random_noise_breaks_what_a_corner_breaks_and_counts_its_calls():
         return torch.stack([torch.full_like(brightest, 0.5), brightest], dim=1)
 
     images = torch.full((6, 3, 2, 2), 0.45)
-    generator = torch.Generator().manual_seed(0)
-    found = random_noise(model, images, torch.zeros(6, dtype=torch.long), epsilon=0.1, queries=40, generator=generator)
+    labels = torch.zeros(6, dtype=torch.long)
+    found = random_noise(model, images, labels, epsilon=0.1, queries=40, random=ImageStreams(0).next(6))
     torch.testing.assert_close((found - images).abs(), torch.full_like(images, 0.1))
     assert (found[:, 0, 0, 0] > 0.5).all()
     assert calls <= 6 * 40

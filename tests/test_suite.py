@@ -111,8 +111,20 @@ def test_definitions_tell_attacks_and_budgets_apart():
     assert definition_of("cw", Budget(restarts=5), 10) == five_starts
 
 
+@pytest.mark.parametrize("name", ["fgsm", "pgd10", "square", "random_noise", "ti_fgsm"])
+def test_what_does_not_name_their_number_does_not_depend_on_the_images_beside_it(network, data, name):
+    images, budget = to_floats(data.pixels), Budget(queries=20)
+
+    def attacked(part, first):
+        of = {"epsilon": EPSILON, "seed": 1, "image_shape": (16, 16), "budget": budget, "source": network}
+        return attack_named(name, first=first, **of)(network, images[part], data.labels[part])
+
+    alone = [attacked(slice(index, index + 1), index) for index in range(len(images))]
+    torch.testing.assert_close(torch.cat(alone), attacked(slice(None), 0))
+
+
 def test_what_depends_on_the_images_beside_it_names_their_number():
-    names = ("feature_matching", "hop_skip_jump")
+    names = ("feature_matching", "hop_skip_jump", "nattack", "di_fgsm", "autoattack")
     for name in NAMES:
         texts = {definition_of(name, Budget(), 10, batch) for batch in (10, 20)}
         assert len(texts) == (2 if name in names else 1), name
@@ -141,7 +153,7 @@ def test_another_batch_does_not_take_flags_of_what_depends_on_it(run):
     ],
 )
 def test_autoattack_on_few_classes_says_what_it_lacks(num_classes, version):
-    assert definition_of("autoattack", Budget(), num_classes) == f"AutoAttack, {version}"
+    assert definition_of("autoattack", Budget(), num_classes) == f"AutoAttack, {version}, 25 images at a time"
 
 
 def test_reports_of_transfers_name_their_source(run):

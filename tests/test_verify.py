@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version as version_of
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,11 @@ def run(version, tiny_data, **options):
 def test_it_agrees_with_the_evaluation_in_torch_from_the_same_starts(version, checkpoint, tiny_data, tmp_path):
     checkpoint = shutil.copytree(checkpoint, tmp_path / "run")
     found = run(version, tiny_data, split="train", images=300)
-    report(EvaluationArguments(checkpoint, split="train", images=300, attacks=("fgsm", "pgd20", "cw")))
+    report(
+        EvaluationArguments(
+            checkpoint, split="train", images=300, attacks=("fgsm", "pgd20", "cw", "square"), queries=30
+        )
+    )
     for result in load_results(checkpoint):
         deployed = found[result.attack].found
         assert deployed.accuracy == pytest.approx(result.accuracy, abs=0.004)
@@ -205,6 +210,12 @@ def test_what_cannot_be_verified_is_refused_before_any_work(version, tiny_data, 
     (version / "manifest.json").write_text(json.dumps(content))
     with pytest.raises(ArtifactError, match=r"manifest.json has SHA-256 .* one of them was altered"):
         run(version, tiny_data)
+
+
+def test_the_runtime_stands_with_its_version(version, tiny_data):
+    found = run(version, tiny_data, attacks=(), runtime="openvino")["clean"].found
+    assert found.runtime == f"openvino {version_of('openvino')}"
+    assert found.accuracy == run(version, tiny_data, attacks=())["clean"].found.accuracy
 
 
 def test_without_an_attack_graph_only_square_is_possible(version, tiny_data):

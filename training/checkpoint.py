@@ -230,7 +230,9 @@ class RunFolder:
         try:
             return [json.loads(line) for line in self.history_path.read_text().splitlines()]
         except ValueError as error:
-            raise CheckpointError(f"{self.history_path} is damaged: {error}") from error
+            raise CheckpointError(
+                f"{self.history_path} is damaged: {error}; expected a JSON object on each line. Restore it from a copy"
+            ) from error
 
     def _write_history(self, records: Sequence[Mapping[str, Any]]) -> None:
         _write_text(self.history_path, "".join(json.dumps(record) + "\n" for record in records))
@@ -249,7 +251,10 @@ class RunFolder:
                     epoch = int(file.metadata()["epoch"])
                 tensors = load_file(self._resume_path)
             except (OSError, SafetensorError, KeyError, TypeError) as error:
-                raise CheckpointError(f"{self._resume_path} is damaged: {error}; the run cannot go on") from error
+                raise CheckpointError(
+                    f"{self._resume_path} is damaged: {error}; the run cannot go on. Restore it from a copy, or "
+                    f"begin another run with --start {self.path} from the best weights"
+                ) from error
         return tensors, epoch
 
     def drop_history_after(self, epoch: int) -> None:

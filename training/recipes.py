@@ -98,7 +98,10 @@ class Recipe:
         if self.nesterov and self.momentum == 0:
             raise ValueError("momentum is 0 with nesterov; expected above 0. Or switch it off by --no-nesterov")
         if self.attack == "n_fgsm" and (self.friendly is not None or self.curriculum is not None):
-            raise ValueError("friendly and curriculum choose how many steps PGD takes; expected the attack pgd")
+            raise ValueError(
+                f"attack is n_fgsm, of one step, with friendly {self.friendly} and curriculum {self.curriculum}, which "
+                "choose how many steps are taken; expected the attack pgd, or neither"
+            )
 
     def _check(self, name: str, holds: Callable[[Any], bool], rule: str) -> None:
         value = getattr(self, name)

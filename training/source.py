@@ -43,7 +43,10 @@ def open_split(source: str, split: str) -> Source:
         raise DataError(f"{source!r} holds no images")
     if labels.min() < 0:
         unlabelled = int((labels < 0).sum())
-        raise DataError(f"{unlabelled} of {len(labels)} images of {source!r}, split {split!r}, have no label")
+        raise DataError(
+            f"{unlabelled} of {len(labels)} images of {source!r}, split {split!r}, have no label; expected one "
+            "for each. Leave those images out, or name another split"
+        )
     return Source(table, image_column, labels, tuple(label_feature.names))
 
 

@@ -6,7 +6,6 @@ from training.attacks.losses import cross_entropy, margin
 from training.attacks.nattack import nattack
 from training.attacks.pgd import Attack, Model, cw, fgsm, pgd
 from training.attacks.random_noise import random_noise
-from training.attacks.restarts import best_of
 from training.attacks.square import square
 from training.attacks.transfer import di_fgsm, ti_fgsm
 
@@ -14,7 +13,6 @@ __all__ = [
     "Attack",
     "Model",
     "autoattack",
-    "best_of",
     "cross_entropy",
     "cw",
     "di_fgsm",

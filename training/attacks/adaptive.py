@@ -5,16 +5,17 @@ may go on without that, and raise ValueError for a model without FSR; `all_heads
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.attacks.ascent import Aim, ascend
 from training.attacks.losses import Loss, cross_entropy
-from training.attacks.mask_gradients import MaskGradient, fsr_modules
+from training.attacks.mask_gradients import MaskGradient, fsr_of
 from training.attacks.pgd import Model
 from training.models import FSRNet
+from training.models.separated import recorded
 
 
 def mask_pgd(
@@ -101,7 +102,7 @@ def feature_matching(
 
 
 def _with_fsr(model: Model) -> FSRNet:
-    fsr_modules(model)
+    fsr_of(model)
     assert isinstance(model, FSRNet)
     return model
 
@@ -123,17 +124,11 @@ def _until_wrong(
 @contextmanager
 def _pooled_outputs(network: FSRNet) -> Iterator[Callable[[Tensor], tuple[Tensor, Tensor]]]:
     """A function of images: the outputs of all FSR modules, averaged over space (n, channels), and the logits."""
-    outputs: list[Tensor] = []
+    with recorded(network) as passes:
 
-    def after_fsr(module: nn.Module, inputs: object, output: Tensor) -> None:
-        outputs.append(output.mean(dim=(2, 3)))
+        def pooled(images: Tensor) -> tuple[Tensor, Tensor]:
+            passes.clear()
+            logits = network.forward(images)
+            return torch.cat([separated.output.mean(dim=(2, 3)) for separated in passes], dim=1), logits
 
-    def pooled(images: Tensor) -> tuple[Tensor, Tensor]:
-        outputs.clear()
-        logits = network.forward(images)
-        return torch.cat(outputs, dim=1), logits
-
-    with ExitStack() as hooks:
-        for fsr in fsr_modules(network):
-            hooks.callback(fsr.register_forward_hook(after_fsr).remove)
         yield pooled

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from training.models import FSR, FSRNet
 from training.models.masks import BinarySeparation, Separation
+from training.models.separated import fsr_modules
 
 MaskGradient = Callable[[FSRNet], AbstractContextManager[None]]
 
@@ -25,7 +26,7 @@ def relaxed(model: FSRNet, tau: float) -> Iterator[None]:
     if not tau > 0:
         raise ValueError(f"tau is {tau}; expected a positive temperature")
     with ExitStack() as hooks:
-        for fsr in fsr_modules(model):
+        for fsr in fsr_of(model):
             separation = fsr.separation
             if not isinstance(separation, Separation | BinarySeparation):
                 raise ValueError(
@@ -53,7 +54,7 @@ def detached(model: FSRNet) -> Iterator[None]:
         return mask.detach()
 
     with ExitStack() as hooks:
-        for fsr in fsr_modules(model):
+        for fsr in fsr_of(model):
             hooks.callback(fsr.separation.register_forward_hook(after_separation).remove)
         yield
 
@@ -65,7 +66,7 @@ def alone(model: FSRNet) -> Iterator[None]:
     Raises ValueError for a model without FSR.
     """
     with ExitStack() as hooks:
-        for fsr in fsr_modules(model):
+        for fsr in fsr_of(model):
             attached: list[Tensor] = []
 
             def before_fsr(module: nn.Module, inputs: tuple[Tensor], attached: list = attached) -> tuple[Tensor]:
@@ -80,9 +81,9 @@ def alone(model: FSRNet) -> Iterator[None]:
         yield
 
 
-def fsr_modules(model: object) -> list[FSR]:
+def fsr_of(model: object) -> list[FSR]:
     """The FSR modules inside. Raises ValueError for a model without any."""
-    found = [module for module in model.modules() if isinstance(module, FSR)] if isinstance(model, FSRNet) else []
+    found = list(fsr_modules(model).values()) if isinstance(model, FSRNet) else []
     if not found:
         raise ValueError(
             f"the model is a {type(model).__name__} without FSR; expected an FSRNet with FSR modules inside"

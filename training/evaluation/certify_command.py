@@ -3,19 +3,19 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import tyro
 from tqdm import tqdm
 
-from training.checkpoint import CheckpointError, RunFolder, Weights
+from training.checkpoint import CheckpointError, RunFolder
 from training.data import ImageData
 from training.device import pick_device
+from training.evaluation.arguments import RunArguments
 from training.evaluation.command_line import goes_on, tell
 from training.evaluation.flags import FlagsFile
-from training.evaluation.inspection import check_counts, check_seed, open_data, spread
+from training.evaluation.inspection import check_counts, spread
 from training.evaluation.record import code_of, keep, of_clean_images
 from training.evaluation.results import forget, kept_result, open_flags
 from training.evaluation.smoothing import Smoothing, certify
@@ -26,16 +26,14 @@ IMAGES = 100
 """Each takes as long as an attack of thousands of queries."""
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunArguments):
     """Certify a checkpoint by randomized smoothing: which images no L2 perturbation up to some radius makes wrong.
 
     The smoothed network asks this one about many noisy copies of each image. It is meant for networks trained on such
     noise, --objective gaussian --sigma; others answer noise at random. Can be stopped and started again.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Run folder made by python -m training."""
     sigma: float = 0.25
     """Deviation of the noise, in [0, 1] pixels: that of the training."""
     radii: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -44,14 +42,8 @@ class Arguments:
     """Noisy copies of each image; a certificate can reach sigma times 3.2 with 10,000, 3.8 with 100,000."""
     alpha: float = 0.001
     """Probability that a certificate is wrong."""
-    data: str | None = None
-    """Hugging Face id or folder; by default the data it was trained on."""
-    split: str = "test"
     images: int | None = None
     """Use only so many images, spread evenly over the split; by default 100, or all of fewer."""
-    weights: Weights = "best"
-    seed: int = 0
-    """Of the noise."""
     batch: int = 1_000
     """Noisy copies at a time."""
     again: bool = False
@@ -71,7 +63,7 @@ def report(arguments: Arguments) -> Iterator[str]:
     """Certify, and give lines of Markdown. Raises CheckpointError and DataError."""
     _check(arguments)
     folder = RunFolder(arguments.checkpoint)
-    data, data_name = open_data(arguments.checkpoint, folder.config(), arguments.data, arguments.split)
+    data, data_name = arguments.open_data(folder.config())
     data = spread(data, min(IMAGES, len(data)) if arguments.images is None else arguments.images, "images")
     model, device = folder.load_model(arguments.weights).requires_grad_(False), pick_device()
     device.place_model(model)
@@ -126,7 +118,6 @@ def _fill(files: Sequence[tuple[float, FlagsFile]], radius_of: Callable[[int], f
 def _check(arguments: Arguments) -> None:
     """Raises DataError for arguments out of range."""
     check_counts(arguments, "samples", "batch")
-    check_seed(arguments.seed)
     if not arguments.sigma > 0:
         raise DataError(f"sigma is {arguments.sigma}; expected a deviation above 0 ([0, 1] pixels)")
     if not 0 < arguments.alpha < 1:

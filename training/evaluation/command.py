@@ -7,16 +7,15 @@ from typing import Literal
 
 import tyro
 
-from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
-from training.data import ImageData
+from training.checkpoint import CheckpointError, RunConfig, RunFolder
+from training.evaluation.arguments import MeasuringArguments
 from training.evaluation.command_line import goes_on, tell
-from training.evaluation.inspection import check_attacks, check_counts, check_epsilon, check_seed, open_data, spread
+from training.evaluation.inspection import check_attacks, check_counts, check_epsilon
 from training.evaluation.measure import Job, Network
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import EPSILON, Budget
 from training.evaluation.record import of_clean_images, record, record_worst
 from training.evaluation.results import Measurement, Result, forget, kept_result, weights_sha256
-from training.evaluation.separated import FeatureName
 from training.evaluation.suite import (
     TRANSFERS,
     CheckpointAttack,
@@ -26,6 +25,7 @@ from training.evaluation.suite import (
     queries_of,
 )
 from training.models import FSRNet
+from training.models.separated import FeatureName
 from training.source import DataError
 
 ENSEMBLE: tuple[CheckpointAttack, ...] = ("fgsm", "pgd20", "pgd100", "cw")
@@ -38,8 +38,8 @@ ANSWERED_BY: Mapping[FeatureName, str] = {
 }
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(MeasuringArguments):
     """Measure the accuracy of a checkpoint on clean and on attacked images, in float32, with 95 % intervals.
 
     Can be stopped and started again: which images were broken is kept in the run folder.
@@ -47,10 +47,6 @@ class Arguments:
     obfuscation, cost.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Run folder made by python -m training."""
-    data: str | None = None
-    """Hugging Face id or folder; by default the data it was trained on."""
     attacks: tuple[CheckpointAttack | Literal["ensemble"], ...] = ("fgsm", "pgd20", "cw")
     """Attacks to run, besides clean images. ensemble: the worst of clean, fgsm, pgd20, pgd100 and cw on each image."""
     queries: int | None = None
@@ -59,25 +55,12 @@ class Arguments:
     """Random starts of each gradient attack."""
     random_start: bool = True
     """Whether gradient attacks begin at a random place; the paper's published code begins at the image itself."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
-    weights: Weights = "best"
-    seed: int = 0
-    """Of all that is random in the attacks."""
-    batch: int | None = None
-    """Images at a time, and between two saves; by default fewer for attacks that take long."""
-    processes: int = 1
-    """That share the batches, each with its part of the cores, and the GPUs in turn."""
     compile: bool = False
     """Compile the network with torch.compile: a minute at first, then faster; logits differ in their last digits."""
-    again: bool = False
-    """Measure anew what was measured before. To go on after an interruption, leave it out."""
     source: Path | None = None
     """Run folder of the network that pgd20_transfer, ti_fgsm and di_fgsm are crafted on, by its best weights."""
-
     feature: FeatureName = "output"
     """What FSR's modules pass on to the rest of the network under attack: f+, f-, recalibrated f-, or as ever f~."""
 
@@ -103,6 +86,9 @@ def report(arguments: Arguments) -> str:
 
     Each row is also kept in the run folder as soon as it is measured.
     """
+    arguments.check()
+    check_epsilon(arguments.epsilon)
+    check_counts(arguments, "queries", "restarts")
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     model = folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
@@ -112,7 +98,7 @@ def report(arguments: Arguments) -> str:
     check_attacks(names, arguments.checkpoint, config)
     _check_queries(names, arguments.queries)
     source, crafted_on = _source(names, arguments, config)
-    data, data_name = _images(arguments, config)
+    data, data_name = arguments.open_images(config)
     clean = of_clean_images(
         arguments.checkpoint,
         arguments.weights,
@@ -180,15 +166,6 @@ def _parts(attacks: Sequence[CheckpointAttack | Literal["ensemble"]]) -> list[Ch
     for attack in attacks:
         names += ENSEMBLE if attack == "ensemble" else (attack,)
     return list(dict.fromkeys(names))
-
-
-def _images(arguments: Arguments, config: RunConfig) -> tuple[ImageData, str]:
-    """The images to attack, and their name. Raises DataError for arguments out of range and images of other classes."""
-    check_epsilon(arguments.epsilon)
-    check_counts(arguments, "queries", "restarts", "batch", "processes")
-    check_seed(arguments.seed)
-    data, name = open_data(arguments.checkpoint, config, arguments.data, arguments.split)
-    return spread(data, arguments.images, "images"), name
 
 
 def _check_passed_on(model: FSRNet, arguments: Arguments) -> None:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import tyro
 
-from training.checkpoint import CheckpointError, RunFolder, Weights
+from training.checkpoint import CheckpointError, RunFolder
+from training.evaluation.arguments import MeasuringArguments
 from training.evaluation.changes import CHANGES, USUAL_KINDS, Kind, mean_over_severities, names_of
 from training.evaluation.command_line import goes_on, tell
 from training.evaluation.corruptions import CORRUPTIONS, SEVERITIES
-from training.evaluation.inspection import check_counts, check_seed, open_data, spread
 from training.evaluation.measure import Job, Network
 from training.evaluation.protocol import Budget
 from training.evaluation.record import of_clean_images, record
@@ -21,32 +20,16 @@ FEW_VERSIONS = 10
 """With more versions of each image batches are small, so that little is lost by an interruption."""
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(MeasuringArguments):
     """Measure the accuracy of a checkpoint under common corruptions and rotations, which no attacker chooses.
 
     Corruptions have the constants of CIFAR-10-C at severities 1 to 5, rotations the limits of Engstrom et al. (ICML
     2019). Can be stopped and started again: which images were right is kept in the run folder.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Run folder made by python -m training."""
-    data: str | None = None
-    """Hugging Face id or folder; by default the data it was trained on."""
     kinds: tuple[Kind, ...] = USUAL_KINDS
     """What is done to the images, besides nothing. rotation_grid tries 775 rotations and shifts on each image."""
-    split: str = "test"
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
-    weights: Weights = "best"
-    seed: int = 0
-    """Of noise and of random rotations."""
-    batch: int | None = None
-    """Images at a time, and between two saves; by default 250, or 25 for the grid."""
-    processes: int = 1
-    """That share the batches, each with its part of the cores, and the GPUs in turn."""
-    again: bool = False
-    """Measure anew what was measured before. To go on after an interruption, leave it out."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -56,13 +39,11 @@ def main(args: Sequence[str] | None = None) -> None:
 
 def report(arguments: Arguments) -> Iterator[str]:
     """Measure, and give lines of Markdown. Raises CheckpointError and DataError."""
-    check_counts(arguments, "batch", "processes")
-    check_seed(arguments.seed)
+    arguments.check()
     folder = RunFolder(arguments.checkpoint)
     config = folder.config()
     folder.load_model(arguments.weights)  # what is wrong with it is better said here than by another process
-    data, data_name = open_data(arguments.checkpoint, config, arguments.data, arguments.split)
-    data = spread(data, arguments.images, "images")
+    data, data_name = arguments.open_images(config)
     clean = of_clean_images(arguments.checkpoint, arguments.weights, data, data_name, seed=arguments.seed)
     network = Network(arguments.checkpoint, arguments.weights, clean.weights_sha256)
 

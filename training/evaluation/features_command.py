@@ -9,12 +9,13 @@ import tyro
 from tqdm import tqdm
 
 from training.accuracy import BATCH
-from training.checkpoint import CheckpointError, Weights
+from training.checkpoint import CheckpointError
 from training.device import pick_device
+from training.evaluation.arguments import RunArguments
 from training.evaluation.command_line import tell
 from training.evaluation.features_figure import draw_features
 from training.evaluation.features_report import markdown, write_numbers
-from training.evaluation.inspection import Threat, check_epsilon, check_is_new, check_seed, open_data, open_run, spread
+from training.evaluation.inspection import Threat, check_epsilon, check_is_new, open_data, open_run, spread
 from training.evaluation.neighbour_accuracies import KS, neighbour_accuracies
 from training.evaluation.pooled import look_inside
 from training.evaluation.protocol import EPSILON
@@ -25,30 +26,20 @@ from training.source import DataError
 PROGRAM = "python -m training.evaluation features"
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunArguments):
     """Weighted k-NN accuracies of FSR's features and statistics of its mask, on clean and on attacked images.
 
     Writes features.md, features.png, neighbours.csv, mask_histogram.csv and mask_channels.csv.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Run folder made by python -m training, of a network with FSR."""
     out: Path
     """Folder to make."""
-    data: str | None = None
-    """Hugging Face id or folder; by default the data it was trained on."""
-    images: int | None = None
-    """Use only so many images, spread evenly over the split."""
     training_images: int | None = None
     """Neighbours come from only so many training images; by default from all."""
-    split: str = "test"
     attack: CheckpointAttack = "pgd20"
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
-    weights: Weights = "best"
-    seed: int = 0
-    """Of all that is random in the attack."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -60,12 +51,10 @@ def report(arguments: Arguments) -> str:
     """Measure, write the files and return the report's text."""
     check_is_new(arguments.out)
     check_epsilon(arguments.epsilon)
-    check_seed(arguments.seed)
     run = open_run(arguments.checkpoint, arguments.weights)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
     threat.check_against(run)
-    tests, tests_name = open_data(run.path, run.config, arguments.data, arguments.split)
-    tests = spread(tests, arguments.images, "images")
+    tests, tests_name = arguments.open_images(run.config)
     training, training_name = open_data(run.path, run.config, arguments.data, "train")
     training = spread(training, arguments.training_images, "training_images", least=max(KS))
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from matplotlib.ticker import PercentFormatter
 
 from training.evaluation.mask_statistics import BINS, MaskStatistics
 from training.evaluation.neighbour_accuracies import KS, NeighbourAccuracy
-from training.evaluation.separated import FeatureName
+from training.models.separated import FeatureName
 
 COLOURS = {"clean": "#0072B2", "attacked": "#D55E00"}  # blue, vermilion: apart for colour-blind readers too
 LINES = {"clean": "-", "attacked": "--"}

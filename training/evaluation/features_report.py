@@ -10,8 +10,8 @@ from training.evaluation.mask_statistics import BINS, SATURATED_SCORE, MaskStati
 from training.evaluation.nearest_neighbours import GAMMA
 from training.evaluation.neighbour_accuracies import KS, Among, NeighbourAccuracy
 from training.evaluation.paper import Asked, paper_figures
-from training.evaluation.separated import SYMBOLS
 from training.evaluation.statistics import Interval
+from training.models.separated import SYMBOLS
 
 AMONG: Mapping[Among, str] = {"same": "the same feature of them", "output": "their f~"}
 

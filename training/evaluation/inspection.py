@@ -11,8 +11,7 @@ from training.attacks import Attack
 from training.checkpoint import CheckpointError, RunConfig, RunFolder, Weights
 from training.data import ImageData, load_images
 from training.evaluation.protocol import Budget
-from training.evaluation.results import weights_sha256
-from training.evaluation.separated import fsr_modules
+from training.evaluation.results import SPLIT, weights_sha256
 from training.evaluation.suite import (
     MASKS_OF,
     TRANSFERS,
@@ -23,6 +22,7 @@ from training.evaluation.suite import (
     queries_of,
 )
 from training.models import FSRNet
+from training.models.separated import fsr_modules
 from training.source import DataError
 
 
@@ -103,7 +103,7 @@ def open_data(run: Path, config: RunConfig, source: str | None, split: str) -> t
             "images of those classes lie"
         )
     name = config.data_name if source in (None, config.data) else source
-    return data, f"{name}, split {split}"
+    return data, f"{name}{SPLIT}{split}"
 
 
 def check_attacks(names: Sequence[CheckpointAttack], path: Path, config: RunConfig) -> None:
@@ -111,7 +111,9 @@ def check_attacks(names: Sequence[CheckpointAttack], path: Path, config: RunConf
     model = config.model
     without = [name for name in names if not is_possible(name, replace(model, mask="gumbel"))]
     if without:
-        raise DataError(f"{', '.join(without)} attack the masks and heads of FSR, which {path} has not")
+        raise DataError(
+            f"{', '.join(without)} attack the masks and heads of FSR, which {path} has not. Name others by --attacks"
+        )
     for name in names:
         if not is_possible(name, model):
             raise DataError(

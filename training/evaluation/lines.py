@@ -120,7 +120,7 @@ def _figures(measures: Sequence[Measure], row: Row, run: Run, weights: Weights) 
 def _accuracy(measure: Measure, row: Row, run: Run, weights: Weights) -> Figure | None:
     """Of several on the most images, of the run's own data before others of that name, under the strongest attack."""
     fitting = _fitting(run, weights, measure.attack, row.answered_by, measure.epsilon)
-    result = max(fitting, key=lambda one: (one.n, _is_of_own_data(one, run), -one.accuracy), default=None)
+    result = max(fitting, key=lambda one: (one.n, one.data_name == run.config.data_name, -one.accuracy), default=None)
     if result is None:
         return None
     return Figure(
@@ -146,17 +146,14 @@ def _fitting(
         and result.answered_by in answered_by
         and is_bounded_by(epsilon, result.epsilon)
         and has_usual_queries(result.attack, result.definition)
-        and _is_test_of(result.data, run)
+        and _is_test_of(result, run)
     ]
 
 
-def _is_of_own_data(result: Result, run: Run) -> bool:
-    return result.data == f"{run.config.data_name}, split test"
-
-
-def _is_test_of(data: str, run: Run) -> bool:
-    name, _, split = data.rpartition(", split ")
-    return split == "test" and (name == run.config.data_name or data_set_of(name) == run.data_set)
+def _is_test_of(result: Result, run: Run) -> bool:
+    return result.is_on_test_images and (
+        result.data_name == run.config.data_name or data_set_of(result.data_name) == run.data_set
+    )
 
 
 def _times(run: Run, weights: Weights) -> tuple[Figure | None, Figure | None]:

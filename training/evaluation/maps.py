@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.accuracy import frozen
-from training.evaluation.separated import FeatureName, feature_names, recorded
 from training.models import FSRNet
+from training.models.separated import FeatureName, evidence_maps, feature_names, recorded
 
 POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 
@@ -44,14 +44,6 @@ def maps_of(model: FSRNet, images: Tensor, classes: Tensor) -> Maps:
             for name in feature_names(last.module)
         }
     return Maps(images.cpu(), answers.cpu(), grad_cam(model, images, classes).cpu(), evidence)
-
-
-def evidence_maps(features: Tensor, head: nn.Linear) -> Tensor:
-    """The head's weights times the features (n, c, h, w) at each place: (n, classes, h, w).
-
-    Their mean over places is the head's logits on averaged features less its bias.
-    """
-    return F.conv2d(features, head.weight[:, :, None, None])
 
 
 def grad_cam(model: nn.Module, images: Tensor, classes: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from training.accuracy import frozen
-from training.checkpoint import CheckpointError, RunFolder, Weights
+from training.checkpoint import CheckpointError, RunFolder
 from training.data import ImageData, to_floats
 from training.device import Device, pick_device
+from training.evaluation.arguments import RunArguments
 from training.evaluation.command_line import tell
 from training.evaluation.features_report import write_csv
 from training.evaluation.inspection import (
@@ -20,8 +21,6 @@ from training.evaluation.inspection import (
     Threat,
     check_epsilon,
     check_is_new,
-    check_seed,
-    open_data,
     open_run,
     spread,
 )
@@ -38,30 +37,22 @@ MOST_IMAGES = 16
 """Rows of one picture that can still be read."""
 
 
-@dataclass(frozen=True)
-class Arguments:
+@dataclass(frozen=True, kw_only=True)
+class Arguments(RunArguments):
     """Grad-CAM and the evidence for the true class in FSR's features, over clean and attacked images.
 
     Writes maps.png and maps.csv.
     """
 
-    checkpoint: tyro.conf.Positional[Path]
-    """Run folder made by python -m training, of a network with FSR."""
     out: Path
     """Folder to make."""
     natural: Path | None = None
     """Run folder of a network trained on clean images (--objective natural), whose Grad-CAM is drawn beside."""
-    data: str | None = None
-    """Hugging Face id or folder; by default the data it was trained on."""
     images: int = 4
     """So many images, spread evenly over the split."""
-    split: str = "test"
     attack: CheckpointAttack = "pgd20"
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
-    weights: Weights = "best"
-    seed: int = 0
-    """Of all that is random in the attack."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -73,12 +64,11 @@ def draw(arguments: Arguments) -> str:
     """Compute the maps, write the files and return what they show."""
     check_is_new(arguments.out)
     check_epsilon(arguments.epsilon)
-    check_seed(arguments.seed)
     run = open_run(arguments.checkpoint, arguments.weights)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
     threat.check_against(run)
     natural = None if arguments.natural is None else _natural_network(arguments.natural, run)
-    data, name = open_data(run.path, run.config, arguments.data, arguments.split)
+    data, name = arguments.open_data(run.config)
     data = spread(data, arguments.images, "images", most=MOST_IMAGES)
     attacked = threat.describe(len(data.classes), len(data))
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -96,7 +86,7 @@ def draw(arguments: Arguments) -> str:
             bar.update()
     caption = (
         "Orange speaks for the true class, blue against it. Evidence: the auxiliary head's weights times a feature, on "
-        "one scale per image; the number below is the mean over the map, the head's logit less its bias. Grad-CAM: of "
+        "one scale per image; the number below is the mean over the map, the head's logit. Grad-CAM: of "
         f"the last features, each map on its own scale. {run.description}. {name}. Attacked: {attacked}."
     )
     if arguments.natural is not None:

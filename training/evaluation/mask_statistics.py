@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.evaluation.separated import Separated
+from training.models.separated import Separated
 
 BINS = 50
 

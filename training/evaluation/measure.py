@@ -27,9 +27,9 @@ from training.evaluation.flags import Booleans, FlagsFile
 from training.evaluation.passed_on import passing_on
 from training.evaluation.protocol import Budget
 from training.evaluation.results import weights_sha256
-from training.evaluation.separated import FeatureName
 from training.evaluation.suite import CheckpointAttack, attack_named
 from training.models import FSRNet
+from training.models.separated import FeatureName
 from training.source import DataError
 
 

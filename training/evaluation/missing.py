@@ -30,8 +30,7 @@ def options_for(subject: Subject, like: Result | None) -> str:
     options = "" if subject.weights == "best" else f" --weights {subject.weights}"
     if like is None:
         return options
-    name, _, _ = like.data.rpartition(", split ")
-    data = "" if name == subject.data_name else f" --data {shlex.quote(name)}"
+    data = "" if like.data_name == subject.data_name else f" --data {shlex.quote(like.data_name)}"
     return f"{options}{data} --images {like.n}"
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from training.evaluation.nearest_neighbours import knn_answers
 from training.evaluation.pooled import Seen
-from training.evaluation.separated import FeatureName
 from training.evaluation.statistics import Interval, wilson
+from training.models.separated import FeatureName
 
 KS = (5, 20)
 

@@ -27,10 +27,10 @@ from training.evaluation.origin import check_is_of
 from training.evaluation.protocol import EPSILON, is_bounded_by
 from training.evaluation.results import Result, load_flags, load_results, weights_sha256
 from training.evaluation.runs import load_run
-from training.evaluation.separated import recorded
 from training.evaluation.statistics import wilson
 from training.evaluation.suite import ADAPTIVE, PROBED, is_possible
 from training.models import FSRNet
+from training.models.separated import recorded
 from training.source import DataError
 
 ELSEWHERE = {

@@ -11,8 +11,8 @@ import copy
 
 from torch import Tensor, nn
 
-from training.evaluation.separated import SYMBOLS, FeatureName, feature_names, fsr_modules, recorded
 from training.models import FSR, FSRNet
+from training.models.separated import SYMBOLS, FeatureName, feature_names, fsr_modules, recorded
 
 
 class PassedOn(nn.Module):

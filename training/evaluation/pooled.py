@@ -11,8 +11,8 @@ from training.attacks import Attack
 from training.data import ImageData, to_floats
 from training.device import Device
 from training.evaluation.mask_statistics import MaskStatistics, mask_statistics
-from training.evaluation.separated import FeatureName, feature_names, recorded
 from training.models import FSRNet
+from training.models.separated import FeatureName, feature_names, recorded
 
 
 @dataclass(frozen=True)

@@ -99,3 +99,17 @@ class RandomStarts:
     def next(self, shape: tuple[int, ...], epsilon: float) -> npt.NDArray[np.float32]:
         """Noise for the next images, of shape (n, 3, h, w)."""
         return self._generator.uniform(-epsilon, epsilon, shape).astype(np.float32)
+
+
+class ImageStreams:
+    """A generator for each image, in order: what it draws depends on the image's number alone."""
+
+    def __init__(self, seed: int, *, first: int = 0) -> None:
+        """`first` is the number of the first image to come."""
+        self._seed, self._next = seed, first
+
+    def next(self, count: int) -> list[np.random.Generator]:
+        """Those of the next images."""
+        numbers = range(self._next, self._next + count)
+        self._next += count
+        return [np.random.default_rng((self._seed, number)) for number in numbers]

@@ -14,6 +14,8 @@ from training.lock import in_turn
 
 EVALUATION_FILE = "evaluation.json"
 FLAGS_FOLDER = "flags"
+SPLIT = ", split "
+"""Between the name of the data and that of the split, in the words of results."""
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -29,6 +31,7 @@ class Measurement:
     epsilon: float
     n: int
     data: str
+    """Name and split, such as CIFAR-10 (JPEG), split test."""
     data_sha256: str
     """Of the images and labels used: `ImageData.sha256`."""
     seed: int
@@ -38,8 +41,12 @@ class Measurement:
     """Other than the whole network: the feature that its FSR module passed on."""
 
     @property
+    def data_name(self) -> str:
+        return self.data.rpartition(SPLIT)[0]
+
+    @property
     def is_on_test_images(self) -> bool:
-        return self.data.endswith(", split test")
+        return self.data.rpartition(SPLIT)[2] == "test"
 
     @property
     def key(self) -> tuple[object, ...]:

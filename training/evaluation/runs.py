@@ -74,12 +74,18 @@ def _departures(run: Run, ours: dict[str, Any], paper: dict[str, Any]) -> Iterat
     recipe = config.recipe
     if own := OBJECTIVES[recipe.objective].beta:
         yield f"beta {_word(own if recipe.beta is None else recipe.beta)} (the paper gives none)"
-    yield f"{HELD_OUT if recipe.held_out is None else recipe.held_out:,} images held out"
+    yield f"{_held_out(run)} images held out"
     yield from (f"trained in {format}" for format in run.formats if format != "float32")
     if config.model.activation != "relu":
         yield f"activation {config.model.activation}, not relu"
     if config.start is not None:
         yield f"started from {config.start}"
+
+
+def _held_out(run: Run) -> str:
+    if (count := run.config.recipe.held_out) is not None:
+        return f"{count:,}"
+    return f"{HELD_OUT:,}" if run.data_set else f"{HELD_OUT:,} or a tenth of the"
 
 
 def _word(value: object) -> str:

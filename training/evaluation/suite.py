@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -32,7 +32,14 @@ from training.attacks.mask_gradients import alone, detached, relaxed
 from training.attacks.nattack import LEAST_QUERIES as NATTACK_QUERIES
 from training.attacks.transfer import DIVISOR, STEPS
 from training.checkpoint import ModelConfig
-from training.evaluation.protocol import GRADIENT_ATTACKS, AttackName, Budget, GradientAttack, RandomStarts
+from training.evaluation.protocol import (
+    GRADIENT_ATTACKS,
+    AttackName,
+    Budget,
+    GradientAttack,
+    ImageStreams,
+    RandomStarts,
+)
 
 CheckpointAttack = (
     AttackName
@@ -46,6 +53,7 @@ LOSSES = {"cross_entropy": cross_entropy, "margin": margin}
 USUAL = Budget()
 PGD100 = GRADIENT_ATTACKS["pgd100"]
 UNTIL_WRONG = "until the answer is wrong, "
+AT_A_TIME = "{batch} images at a time"
 TRANSFER_STEPS = f"{STEPS} steps of epsilon/{DIVISOR}, no random start"
 pgd_from_start = partial(pgd, random_start=False)
 
@@ -63,13 +71,27 @@ class Ascent:
 
 
 @dataclass(frozen=True)
-class Search:
-    """An attack with randomness of its own, made from epsilon, queries per image and a generator."""
+class Draws:
+    """What is random in an attack on images from some number on."""
 
-    make: Callable[[float, int, torch.Generator], Attack]
+    of_each: ImageStreams
+    together: torch.Generator
+    """One for all that are shown at a time."""
+
+    @classmethod
+    def of(cls, seed: int, first: int) -> Self:
+        together = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, first)).generate_state(1)[0]))
+        return cls(ImageStreams(seed, first=first), together)
+
+
+@dataclass(frozen=True)
+class Search:
+    """An attack with randomness of its own, made from epsilon, queries per image and what it draws."""
+
+    make: Callable[[float, int, Draws], Attack]
     words: str
     """Of the definition; `{queries}` stands for their number, `{version}` for that of AutoAttack, `{batch}` for the
-    number of images at a time, on which some depend."""
+    number of images at a time where it matters: they draw together, or are shown each other."""
     queries: int = 0
     """The usual number per image."""
     least: int = 0
@@ -81,13 +103,24 @@ class Search:
         return self.words.format(queries=budget.queries, version=version_for(num_classes), batch=batch)
 
 
-def _by_queries(attack: Callable[..., Tensor]) -> Callable[[float, int, torch.Generator], Attack]:
-    return lambda epsilon, queries, generator: partial(attack, epsilon=epsilon, queries=queries, generator=generator)
+def _together(search: Callable[..., Tensor]) -> Callable[[float, int, Draws], Attack]:
+    return lambda epsilon, queries, draws: partial(search, epsilon=epsilon, queries=queries, generator=draws.together)
 
 
-def _feature_matching(epsilon: float, queries: int, generator: torch.Generator) -> Attack:
+def _one_by_one(search: Callable[..., Tensor]) -> Callable[[float, int, Draws], Attack]:
+    def make(epsilon: float, queries: int, draws: Draws) -> Attack:
+        def attack(model: Model, images: Tensor, labels: Tensor) -> Tensor:
+            random = draws.of_each.next(len(images))
+            return search(model, images, labels, epsilon=epsilon, queries=queries, random=random)
+
+        return attack
+
+    return make
+
+
+def _feature_matching(epsilon: float, queries: int, draws: Draws) -> Attack:
     def attack(model: Model, images: Tensor, labels: Tensor) -> Tensor:
-        start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=generator)
+        start = torch.empty(images.shape).uniform_(-epsilon, epsilon, generator=draws.together)
         size = epsilon / PGD100.divisor
         return feature_matching(
             model, images, labels, guides=images, epsilon=epsilon, step_size=size, steps=PGD100.steps, start=start
@@ -120,33 +153,33 @@ SEARCHES: Mapping[str, Search] = {
         f"{UNTIL_WRONG}features of another class nearby among {{batch}} images: 100 steps of epsilon/10, random start",
         batch=250,
     ),
-    "square": Search(_by_queries(square), "Square, {queries} queries", queries=1000, least=2, batch=100),
+    "square": Search(_one_by_one(square), "Square, {queries} queries", queries=1000, least=2, batch=100),
     "nattack": Search(
-        _by_queries(nattack), "NAttack, {queries} queries", queries=40_000, least=NATTACK_QUERIES, batch=5
+        _together(nattack), f"NAttack, {{queries}} queries, {AT_A_TIME}", queries=40_000, least=NATTACK_QUERIES, batch=5
     ),
     "hop_skip_jump": Search(
-        _by_queries(hop_skip_jump),
+        _together(hop_skip_jump),
         "HopSkipJump, labels only, {queries} queries, starts among {batch} images",
         queries=10_000,
         least=HOP_SKIP_JUMP_QUERIES,
         batch=25,
     ),
     "random_noise": Search(
-        _by_queries(random_noise),
+        _one_by_one(random_noise),
         "the first of {queries} random corners that breaks the image",
         queries=10_000,
         least=2,
     ),
     "ti_fgsm": Search(
-        lambda epsilon, queries, generator: partial(ti_fgsm, epsilon=epsilon), f"TI-FGSM, 7x7 kernel, {TRANSFER_STEPS}"
+        lambda epsilon, queries, draws: partial(ti_fgsm, epsilon=epsilon), f"TI-FGSM, 7x7 kernel, {TRANSFER_STEPS}"
     ),
     "di_fgsm": Search(
-        lambda epsilon, queries, generator: partial(di_fgsm, epsilon=epsilon, generator=generator),
-        f"DI-FGSM, {TRANSFER_STEPS}",
+        lambda epsilon, queries, draws: partial(di_fgsm, epsilon=epsilon, generator=draws.together),
+        f"DI-FGSM, {TRANSFER_STEPS}, {AT_A_TIME}",
     ),
     "autoattack": Search(
-        lambda epsilon, queries, generator: partial(autoattack, epsilon=epsilon, seed=generator.initial_seed()),
-        "AutoAttack, {version}",
+        lambda epsilon, queries, draws: partial(autoattack, epsilon=epsilon, seed=draws.together.initial_seed()),
+        f"AutoAttack, {{version}}, {AT_A_TIME}",
         batch=25,
     ),
 }
@@ -185,8 +218,8 @@ def attack_named(
 ) -> Attack:
     """The attack called `name`, to be used once over images (h, w) in order, from number `first` on.
 
-    Random starts come from one stream over all images, other randomness from one that begins at `first`. `source` is
-    the network that transfer attacks are crafted on.
+    What is random about an image depends on its number alone, unless the definition names the images at a time.
+    `source` is the network that transfer attacks are crafted on.
     """
     if name in ASCENTS:
         ascent, values = ASCENTS[name], 3 * math.prod(image_shape)
@@ -195,8 +228,7 @@ def attack_named(
         has_starts = ascent.path.random_start and budget.random_start
         attack = _from_each(streams, ascent, epsilon) if has_starts else _climb(ascent, epsilon)
     else:
-        generator = torch.Generator().manual_seed(int(np.random.SeedSequence((seed, first)).generate_state(1)[0]))
-        attack = SEARCHES[name].make(epsilon, budget.queries, generator)
+        attack = SEARCHES[name].make(epsilon, budget.queries, Draws.of(seed, first))
     if name not in TRANSFERS:
         return attack
     if source is None:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 from torch import nn
 
 from training.models.activations import ACTIVATIONS
-from training.models.fsr import FSR, FSRLogits
+from training.models.fsr import FSR
 from training.models.masks import MASKS, Separation
 from training.models.network import FSRNet, Heads, insert, insert_fsr
 from training.models.resnet import ResNet18, ResNet50
+from training.models.separated import FSRLogits
 from training.models.vgg import VGG16
 from training.models.wide_resnet import WideResNet34
 from training.rivals import RIVALS

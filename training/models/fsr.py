@@ -4,19 +4,9 @@ The output needs neither the robust feature nor the auxiliary head: f+ + f- = f,
 f~ = f+ + f~- = f + m- * R(m- * f) with m- = 1 - m. Only the loss asks for the rest.
 """
 
-from typing import NamedTuple
-
 from torch import Tensor, nn
 
 from training.models.masks import MASKS, three_convolutions
-
-
-class FSRLogits(NamedTuple):
-    """What the auxiliary head of one FSR module makes of f+, f- and f~-; each (n, classes)."""
-
-    robust: Tensor
-    nonrobust: Tensor
-    recalibrated: Tensor
 
 
 class FSR(nn.Module):
@@ -41,9 +31,3 @@ class FSR(nn.Module):
         if self.recalibration is None:
             return features - nonrobust
         return features + nonrobust_mask * self.recalibration(nonrobust)
-
-    def auxiliary_logits(self, features: Tensor, nonrobust_mask: Tensor, output: Tensor) -> FSRLogits:
-        """Logits from f+, f- and f~- of one forward pass, given its input, mask and output."""
-        features, nonrobust, output = (x.mean(dim=(2, 3)) for x in (features, nonrobust_mask * features, output))
-        robust = features - nonrobust
-        return FSRLogits(*(self.auxiliary(x) for x in (robust, nonrobust, output - robust)))

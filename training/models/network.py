@@ -1,13 +1,15 @@
 """Modules in any CNN: `insert` puts them in, `insert_fsr` puts FSR in, `FSRNet` hands the loss their logits."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from training.models.fsr import FSR, FSRLogits
+from training.models.fsr import FSR
+from training.models.separated import FSRLogits, recorded
 from training.rivals import Choice, Probed
 
 
@@ -40,16 +42,7 @@ class FSRNet(nn.Module):
 
         In training mode CAS and CIFS mask by `labels` (n,) where they are given, as they are defined.
         """
-        masks: list[Tensor] = []
-        auxiliary: list[FSRLogits] = []
         probes: list[Tensor] = []
-
-        def after_separation(module: nn.Module, inputs: tuple[Tensor], mask: Tensor) -> None:
-            masks.append(mask)
-
-        def after_fsr(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            assert isinstance(module, FSR)
-            auxiliary.append(module.auxiliary_logits(inputs[0], masks.pop(), output))
 
         def after_choice(module: nn.Module, inputs: tuple[Tensor], classes: Tensor) -> Tensor:
             (logits,) = inputs
@@ -59,19 +52,12 @@ class FSRNet(nn.Module):
             assert isinstance(module, Choice)
             return module.with_labels(logits, labels)
 
-        hooks = []
-        for module in self.modules():
-            if isinstance(module, FSR):
-                hooks.append(module.separation.register_forward_hook(after_separation))
-                hooks.append(module.register_forward_hook(after_fsr))
-            elif isinstance(module, Probed):
-                hooks.append(module.choice.register_forward_hook(after_choice))
-        try:
+        with recorded(self) as passes, ExitStack() as hooks:
+            for module in self.modules():
+                if isinstance(module, Probed):
+                    hooks.callback(module.choice.register_forward_hook(after_choice).remove)
             logits = self.forward(images)  # not self(), which may be compiled without the hooks
-        finally:
-            for hook in hooks:
-                hook.remove()
-        return Heads(logits, tuple(auxiliary), tuple(probes))
+        return Heads(logits, tuple(separated.logits for separated in passes), tuple(probes))
 
 
 def insert_fsr(
