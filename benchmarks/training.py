@@ -14,10 +14,12 @@ from typing import NamedTuple
 import torch
 import tyro
 
-from benchmarks.training_steps import PAPER, AsWritten, Ours
+from benchmarks.training_steps import CLASSES, PAPER, AsWritten
+from training.checkpoint import ModelConfig
 from training.device import Device, pick_device
 from training.environment import environment
 from training.evaluation.cost import size_of
+from training.evaluation.training_step import TrainingStep
 from training.pairs import Measured, Pair, measured, quartiles, timed
 from training.processes import ALONE
 
@@ -69,21 +71,27 @@ def report(arguments: Arguments) -> Iterator[str]:
     yield ""
     yield "| candidate / reference | ratio of times: median (quartiles) | wanted | images/s | of the reference |"
     yield "|---|---|---|---|---|"
-    ours = Ours(arguments.width, arguments.batch, device)
+    ours = our_step(arguments, device)
     for row in rows(arguments, ours, device):
         yield line(row, measured(row.pair, arguments.pairs, device.wait), arguments.batch)
     yield ""
     yield from cuda_rows(arguments, ours, device)
 
 
-def rows(arguments: Arguments, ours: Ours, device: Device) -> list[Row]:
+def our_step(arguments: Arguments, device: Device, *, fsr: bool = True) -> TrainingStep:
+    torch.manual_seed(0)
+    model = ModelConfig(num_classes=CLASSES, fsr=fsr, width=arguments.width)
+    return TrainingStep(model, arguments.batch, device)
+
+
+def rows(arguments: Arguments, ours: TrainingStep, device: Device) -> list[Row]:
     width, batch = arguments.width, arguments.batch
     written = AsWritten(width, batch, device.torch_device)
-    plain = Ours(width, batch, device, fsr=False)
+    plain = our_step(arguments, device, fsr=False)
     return [
-        Row(Pair("the paper's way, float32 NCHW / ours", written.step, ours.step), speedup_wanted(device)),
-        Row(Pair("AT+FSR / AT", ours.step, plain.step), "<= 1.10 on a CPU"),
-        Row(Pair("input pipeline / step", ours.read, ours.step), "<= 0.03"),
+        Row(Pair("the paper's way, float32 NCHW / ours", written.step, ours.take), speedup_wanted(device)),
+        Row(Pair("AT+FSR / AT", ours.take, plain.take), "<= 1.10 on a CPU"),
+        Row(Pair("input pipeline / step", ours.read, ours.take), "<= 0.03"),
     ]
 
 
@@ -99,14 +107,14 @@ def instructions() -> list[str]:
     return [name for name in INSTRUCTIONS if capabilities.get(name)]
 
 
-def cuda_rows(arguments: Arguments, ours: Ours, device: Device) -> Iterator[str]:
+def cuda_rows(arguments: Arguments, ours: TrainingStep, device: Device) -> Iterator[str]:
     """Speed on a GPU, and its share of the bfloat16 matrix peak measured there and then."""
     yield "| on a GPU | |"
     yield "|---|---|"
     if not device.is_cuda:
         yield "| images/s, epoch seconds, share of the bf16 matrix peak | not run: no CUDA device |"
         return
-    low, seconds, high = quartiles([timed(ours.step, device.wait) for _ in range(arguments.pairs)])
+    low, seconds, high = quartiles([timed(ours.take, device.wait) for _ in range(arguments.pairs)])
     images_per_second = arguments.batch / seconds
     peak, forward = matrix_peak(device), size_of(ours.state.model).flops
     passes = 3 * (PAPER.pgd_steps + 1)  # forward, gradient of the features, gradient of the weights

@@ -1,25 +1,15 @@
-"""The steps of adversarial training that `benchmarks.training` compares: ours, and the paper's way written out."""
-
-import dataclasses
+"""FSR and a step of adversarial training the paper's way, written out: what ours is compared with."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.augmentation import augment
-from training.batches import Data, shuffled_batches
-from training.checkpoint import ModelConfig, RunConfig
-from training.data import ImageData
-from training.device import Device
+from training.evaluation.training_step import SIDE
 from training.models import create_model
-from training.processes import ALONE
 from training.recipes import RECIPES
-from training.state import State
-from training.train import train_epoch
 
 PAPER = RECIPES["paper"]
-SIDE = 32
-CLASSES = tuple("0123456789")
+CLASSES = 10
 
 
 class FSRAsWritten(nn.Module):
@@ -61,7 +51,7 @@ class AsWritten:
         self.network = network.to(device)
         self.optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         self.images = torch.rand(batch, 3, SIDE, SIDE, device=device)
-        self.labels = torch.randint(len(CLASSES), (batch,), device=device)
+        self.labels = torch.randint(CLASSES, (batch,), device=device)
 
     def step(self) -> None:
         attacked = self._attacked()
@@ -87,50 +77,3 @@ class AsWritten:
             moved = attacked.detach() + step_size * gradient.sign()
             attacked = moved.clamp(self.images - epsilon, self.images + epsilon).clamp(0, 1)
         return attacked.detach()
-
-
-class Ours:
-    """A step of `train_epoch`: an epoch of a single batch, its reading and augmentation included."""
-
-    def __init__(self, width: int, batch: int, device: Device, *, fsr: bool = True) -> None:
-        torch.manual_seed(0)
-        pixels = torch.randint(256, (batch, 3, SIDE, SIDE), dtype=torch.uint8)
-        images = ImageData(pixels, torch.randint(len(CLASSES), (batch,)), CLASSES)
-        self.recipe = dataclasses.replace(PAPER, batch_size=batch)
-        self.device = device
-        self.data = Data(images, images).scaled(1.0, device)
-        config = RunConfig(
-            model=ModelConfig(num_classes=len(CLASSES), fsr=fsr, width=width),
-            recipe_name="paper",
-            recipe=self.recipe,
-            start=None,
-            data="random",
-            data_name="random",
-            data_sha256="",
-            classes=CLASSES,
-            image_shape=(SIDE, SIDE),
-            seed=0,
-        )
-        self.state = State.create(config, device, ALONE)
-        self.order = torch.Generator().manual_seed(0)
-
-    def step(self) -> None:
-        with self.device.training():
-            train_epoch(
-                self.state,
-                self.data,
-                self.recipe,
-                1,
-                self.recipe.pgd_steps,
-                self.order,
-                self.device,
-                ALONE,
-                lambda epoch, images, means: None,
-            )
-
-    def read(self) -> None:
-        """The input pipeline of a step alone."""
-        for pixels, labels in shuffled_batches(self.data, self.recipe, self.order, ALONE):
-            place = self.device.place
-            augmented, _ = augment(place(pixels), place(labels), len(CLASSES), self.recipe, 1.0)
-            self.device.place_images(augmented, self.state.model)

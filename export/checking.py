@@ -26,7 +26,7 @@ from training.evaluation.protocol import EPSILON, GradientAttackName
 from training.source import DataError, spread
 
 LINKED = 0.01
-"""Share of clean images that the history may take for a variant of another."""
+"""Share of clean images that the history may find alike to another."""
 FEWEST = 200
 """Images: half of them calibrate, which must be enough for one check at 1 % false alarms (`Calibration.least_rate`)."""
 
@@ -85,9 +85,11 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     )
     observer = Observer(version, signals_of(version), device=arguments.device, threads=arguments.threads)
     reach = reach_of(calibrating, LINKED)
-    signals = signals_on(observer, calibrating, "calibrate") | {"similar": QueryHistory(reach).count(calibrating)}
+    history = QueryHistory(reach, len(calibrating))
+    history.count(calibrating)  # now full, as a server's is, so that each is compared with all others
+    signals = signals_on(observer, calibrating, "calibrate") | {"similar": history.count(calibrating)}
     calibration = Calibration(signals, reach)
-    clean = signals_on(observer, others.images, "clean") | {"similar": QueryHistory(reach).count(others.images)}
+    clean = signals_on(observer, others.images, "clean") | {"similar": history.count(others.images)}
     count = len(others.labels)
     some = others.part(spread(count, min(arguments.attacked, count)))
     session = OnnxModel(version.path / MODEL_FILE, device=arguments.device, threads=arguments.threads)

@@ -58,7 +58,7 @@ class Searcher:
     def search(self, name: SearchName, data: LabelledImages, count: int) -> list[Search]:
         """The attack on `count` of the images, those of them that are right, each beside a stream of all others."""
         chosen = spread(len(data.labels), count)
-        stream = QueryHistory(self.calibration.reach)
+        stream = QueryHistory(self.calibration.reach, self.calibration.remembered)
         stream.count(np.delete(data.images, chosen, axis=0))
         searches = []
         for index in tqdm(chosen, desc=name, unit="img", leave=False):

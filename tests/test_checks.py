@@ -118,10 +118,10 @@ def test_thumbnails_are_means_over_parts_of_any_size(random):
         np.testing.assert_allclose(thumbnails(grey), 0.25, rtol=1e-6)
 
 
-def test_variants_of_a_picture_are_one_group_and_other_pictures_are_not(random):
+def test_variants_of_a_picture_are_alike_and_other_pictures_are_not(random):
     others = pictures(random, 200)
-    history = QueryHistory(reach_of(others[:100], 0.01))
-    assert (history.count(others[:50]) > 1).mean() <= 0.05
+    history = QueryHistory(reach_of(others[:100], 0.05), 200)
+    assert (history.count(others[:50]) > 1).mean() <= 0.1
     attacked = pictures(random, 1)[0]
     counts = []
     for index in range(20):
@@ -131,7 +131,7 @@ def test_variants_of_a_picture_are_one_group_and_other_pictures_are_not(random):
 
 
 def test_the_same_pixels_again_are_no_other_image(random):
-    history = QueryHistory(0.05)
+    history = QueryHistory(0.05, 10)
     picture = pictures(random, 1)
     assert [history.count(picture)[0] for _ in range(5)] == [1] * 5
 
@@ -145,8 +145,33 @@ def test_a_history_forgets_the_oldest(random):
     assert history.count(noisy(random, picture, 4)[None])[0] == 1
 
 
-def test_the_reach_is_that_of_the_nearest_pair_in_a_hundred(random):
-    images = pictures(random, 100)
+@pytest.mark.parametrize(("n", "rate"), [(100, 0.05), (400, 0.01), (100, 0.01)])
+def test_within_the_reach_as_many_are_alike_as_the_rate_allows(random, n, rate):
+    images = pictures(random, n)
     small = thumbnails(images).astype(np.float64)
-    distances = np.sqrt(((small[:, None] - small) ** 2).mean(axis=2)) + 10 * np.eye(100)
-    assert reach_of(images, 0.01) == pytest.approx(np.sort(distances.min(axis=1))[1], rel=1e-4)
+    nearest = np.sort((np.sqrt(((small[:, None] - small) ** 2).mean(axis=2)) + 10 * np.eye(n)).min(axis=1))
+    allowed = int(rate * (n + 1)) - 1
+    reach = reach_of(images, rate)
+    assert nearest[nearest < nearest[allowed]].max(initial=0) < reach < nearest[allowed]
+    history = QueryHistory(reach, n)
+    history.count(images)
+    alike = (history.count(images) > 1).sum()
+    assert alike == (nearest <= reach).sum() <= allowed
+
+
+def test_a_full_history_raises_no_more_false_alarms_than_its_calibration_says(random):
+    """On pictures of which some are alike: brighter or darker shades of a few."""
+
+    def shades(n):
+        bases = pictures(np.random.default_rng(1), 40)[random.integers(0, 40, n)]
+        return np.clip(bases + random.integers(-60, 61, (n, 3, 1, 1)), 0, 255).astype(np.uint8)
+
+    rate, n = 0.05, 400
+    calibrating, stream = shades(n), shades(6000)
+    reach = reach_of(calibrating, rate)
+    history = QueryHistory(reach, n)
+    history.count(calibrating)
+    calibration = Calibration({"similar": history.count(calibrating)}, reach)
+    p_values = calibration.p_values("history", {"similar": history.count(stream)})
+    assert calibration.remembered == n
+    assert 0.01 < (p_values <= rate).mean() < 2 * rate

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
+from training.checkpoint import ModelConfig
 from training.device import Device
 from training.evaluation import cost_command
-from training.evaluation.cost import Subject, size_of, size_of_network
+from training.evaluation.cost import TimedNetwork, size_of, size_of_network
 from training.evaluation.cost_command import Arguments, CostError, report
 from training.evaluation.paper import Asked, paper_figures
+from training.evaluation.training_step import TrainingStep
 from training.models import create_model
 
 CPU = Device(torch.device("cpu"), torch.float32)
@@ -45,15 +47,14 @@ def test_counting_leaves_the_network_in_its_mode():
 @pytest.mark.parametrize("call", ["forward_pass", "pgd20", "training_step"])
 @pytest.mark.parametrize("fsr", [False, True])
 def test_everything_that_is_timed_runs(call, fsr):
-    getattr(Subject("resnet18", fsr=fsr, width=8, device=CPU), call)(2)()
+    getattr(TimedNetwork("resnet18", fsr=fsr, width=8, device=CPU), call)(2)()
 
 
 def test_a_training_step_learns():
-    step = Subject("resnet18", fsr=True, width=8, device=CPU).training_step(2)
-    state = next(cell.cell_contents for cell in step.__closure__ if hasattr(cell.cell_contents, "optimizer"))
-    before = [parameter.detach().clone() for parameter in state.model.parameters()]
-    step()
-    assert not all(torch.equal(old, new) for old, new in zip(before, state.model.parameters(), strict=True))
+    step = TrainingStep(ModelConfig(num_classes=10, width=8), 2, CPU)
+    before = [parameter.detach().clone() for parameter in step.state.model.parameters()]
+    step.take()
+    assert not all(torch.equal(old, new) for old, new in zip(before, step.state.model.parameters(), strict=True))
 
 
 def test_sizes_are_reported_beside_the_papers_and_at_the_width_asked_for():

@@ -24,7 +24,7 @@ def image(random):
 
 
 def test_no_two_views_are_alike_to_the_history(random, image):
-    disguise, history = Disguise(REACH, random), QueryHistory(REACH)
+    disguise, history = Disguise(REACH, random), QueryHistory(REACH, 4096)
     views = [disguise.view(image) for _ in range(50)]
     assert [history.count(view)[0] for view in views] == [1] * 50
     for view in views:

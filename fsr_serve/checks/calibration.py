@@ -13,6 +13,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from fsr_serve.checks.history import REMEMBERED
 from fsr_serve.checks.signals import Signal
 from fsr_serve.errors import ArtifactError
 from fsr_serve.session import Floats
@@ -44,6 +45,11 @@ class Calibration:
     @property
     def checks(self) -> tuple[CheckName, ...]:
         return tuple(self._scores)
+
+    @property
+    def remembered(self) -> int:
+        """Images that the history holds: as many as each of the clean ones was compared with, or fewer."""
+        return min(REMEMBERED, self.n)
 
     @property
     def least_p_value(self) -> float:

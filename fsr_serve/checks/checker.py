@@ -57,7 +57,9 @@ class Checker:
         self._settings = settings
         self._metrics = metrics
         self._threshold = _threshold(settings)
-        self._history = QueryHistory(calibration.reach) if "history" in settings.checks else None
+        self._history = (
+            QueryHistory(calibration.reach, calibration.remembered) if "history" in settings.checks else None
+        )
         self._of_graphs: list[CheckName] = [name for name in settings.checks if name != "history"]
         self._queued = 0
         self._thread = ThreadPoolExecutor(1, "checks")

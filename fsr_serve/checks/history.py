@@ -1,7 +1,6 @@
-"""Which of the latest images are variants of one: what an attack by queries cannot help asking (Chen et al., 2020).
+"""How many of the latest images are variants of one: what an attack by queries cannot help asking (Chen et al., 2020).
 
-An image joins the group of the nearest earlier one, where that is within `reach`. Nothing is kept but thumbnails and
-digests, in memory.
+Two images are alike when their thumbnails are within `reach`. Nothing is kept but thumbnails and digests, in memory.
 """
 
 import hashlib
@@ -20,41 +19,38 @@ REMEMBERED = 4096
 class QueryHistory:
     """The latest `size` different images that one worker has seen. Not for two threads at once."""
 
-    def __init__(self, reach: float, size: int = REMEMBERED) -> None:
+    def __init__(self, reach: float, size: int) -> None:
         """`reach`: root mean square distance of two thumbnails, in [0, 1] pixels, up to which they are alike."""
         self._reach = reach
         self._thumbnails = np.zeros((size, 3 * SIDE * SIDE), np.float32)
         self._lengths = np.zeros(size, np.float32)
-        self._groups = np.full(size, -1)
         self._digests = [b""] * size
-        self._slots: dict[bytes, int] = {}
+        self._known: set[bytes] = set()
         self._seen = 0
 
     def count(self, images: Images) -> Floats:
-        """How many different images are in the group of each of these (n, 3, h, w), itself included: float32 (n,).
+        """To how many remembered images each of these (n, 3, h, w) is alike, itself included: float32 (n,).
 
         The very same pixels again are no other image.
         """
         found = []
         for image, thumbnail in zip(images, thumbnails(images), strict=True):
-            group = self._group(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), thumbnail)
-            found.append(np.count_nonzero(self._groups == group))
+            self._remember(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), thumbnail)
+            held = min(self._seen, len(self._lengths))
+            distances = _distances(self._thumbnails[:held], self._lengths[:held], thumbnail)
+            found.append(np.count_nonzero(distances <= self._reach))
         return np.array(found, np.float32)
 
-    def _group(self, digest: bytes, thumbnail: Floats) -> int:
-        """The group of an image, which is remembered in the place of the oldest."""
-        if digest in self._slots:
-            return int(self._groups[self._slots[digest]])
-        group, held = self._seen, min(self._seen, len(self._groups))
-        if held:
-            nearest, distance = _nearest(self._thumbnails[:held], self._lengths[:held], thumbnail)
-            group = int(self._groups[nearest]) if distance <= self._reach else group
-        slot = self._seen % len(self._groups)
-        self._slots.pop(self._digests[slot], None)
-        self._slots[digest], self._digests[slot] = slot, digest
-        self._thumbnails[slot], self._lengths[slot], self._groups[slot] = thumbnail, thumbnail @ thumbnail, group
+    def _remember(self, digest: bytes, thumbnail: Floats) -> None:
+        """In the place of the oldest, unless it is there already."""
+        if digest in self._known:
+            return
+        slot = self._seen % len(self._lengths)
+        self._known.discard(self._digests[slot])
+        self._known.add(digest)
+        self._thumbnails[slot], self._lengths[slot] = thumbnail, thumbnail @ thumbnail
+        self._digests[slot] = digest
         self._seen += 1
-        return group
 
 
 def thumbnails(images: Images) -> Floats:
@@ -67,20 +63,26 @@ def thumbnails(images: Images) -> Floats:
 
 
 def reach_of(images: Images, rate: float) -> float:
-    """The distance within which a share of at most `rate` of these different pictures has another one of them."""
+    """The distance at which, of n such pictures, no more than `rate` * (n + 1) - 1 are alike to another of them.
+
+    So the p-value of an image that is alike to one of n others is at most `rate`, or as small as can be.
+    """
     small = thumbnails(images)
     lengths = np.einsum("nd,nd->n", small, small)
-    found = []
+    nearest = []
     for index, thumbnail in enumerate(small):
-        length, lengths[index] = lengths[index], np.inf  # so that none is nearest to itself
-        found.append(_nearest(small, lengths, thumbnail)[1])
-        lengths[index] = length
-    return sorted(found)[int(rate * len(found))]
+        distances = _distances(small, lengths, thumbnail)
+        distances[index] = np.inf  # itself
+        nearest.append(distances.min())
+    nearest.sort()
+    first_too_many = nearest[max(int(rate * (len(nearest) + 1)) - 1, 0)]
+    last_allowed = max((distance for distance in nearest if distance < first_too_many), default=0.0)
+    return float(first_too_many + last_allowed) / 2  # between the two, so that rounding does not matter
 
 
-def _nearest(held: Floats, lengths: Floats, thumbnail: Floats) -> tuple[int, float]:
-    """Which of some thumbnails (n, d) with squared lengths (n,) is nearest, and its root mean square distance."""
-    # |a - b|^2 less |b|^2, which is the same for all: one product instead of a table of differences
+def _distances(held: Floats, lengths: Floats, thumbnail: Floats) -> Floats:
+    """Root mean square distances (n,) of thumbnails (n, d), with their squared lengths (n,), to one."""
+    # one product instead of a table of differences
     # and not by BLAS, whose threads would take the other cores from the models for so little
-    nearest = int((lengths - 2 * np.einsum("nd,d->n", held, thumbnail)).argmin())
-    return nearest, float(np.sqrt(np.mean((held[nearest] - thumbnail) ** 2)))
+    squares = lengths + thumbnail @ thumbnail - 2 * np.einsum("nd,d->n", held, thumbnail)
+    return np.asarray(np.sqrt(np.maximum(squares, 0) / len(thumbnail)))

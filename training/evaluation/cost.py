@@ -3,7 +3,6 @@
 import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -12,20 +11,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.accuracy import frozen
-from training.batches import Data
-from training.checkpoint import ModelConfig, RunConfig
-from training.data import ImageData
+from training.checkpoint import ModelConfig
 from training.device import Device
 from training.evaluation.protocol import EPSILON
 from training.evaluation.suite import attack_named
+from training.evaluation.training_step import SIDE, TrainingStep
 from training.models import FSRNet, create_model
-from training.processes import ALONE
-from training.recipes import RECIPES, Recipe
-from training.state import State
-from training.train import train_epoch
 
-SIDE = 32
-CLASSES = tuple("0123456789")
+CLASSES = 10
 Call = Callable[[], object]
 
 
@@ -53,11 +46,11 @@ def size_of_network(name: str, *, fsr: bool, width: int | None = None) -> Size:
         return size_of(create_model(name, fsr=fsr, width=width))
 
 
-class Subject:
+class TimedNetwork:
     """A network of ten classes and what is asked of it, on random 32x32 images."""
 
     def __init__(self, name: str, *, fsr: bool, width: int | None, device: Device) -> None:
-        self._config = ModelConfig(name=name, num_classes=len(CLASSES), fsr=fsr, width=width)
+        self._config = ModelConfig(name=name, num_classes=CLASSES, fsr=fsr, width=width)
         self._device = device
 
     def model(self) -> FSRNet:
@@ -75,7 +68,7 @@ class Subject:
         """PGD-20 on the images and the answers to them, in float32."""
         model = self.model()
         images = self._device.place_images(torch.rand(batch, 3, SIDE, SIDE), model)
-        labels = torch.randint(len(CLASSES), (batch,)).to(self._device.torch_device)
+        labels = torch.randint(CLASSES, (batch,)).to(self._device.torch_device)
         attack = attack_named("pgd20", epsilon=EPSILON, seed=0, image_shape=(SIDE, SIDE))
 
         def attacked() -> None:
@@ -87,58 +80,22 @@ class Subject:
         return attacked
 
     def training_step(self, batch: int) -> Call:
-        """A step of the recipe `paper`: PGD-10 and Eq. 5, in the device's format, reading and augmentation included."""
-        recipe = RECIPES["paper"]
-        pixels = torch.randint(256, (batch, 3, SIDE, SIDE), dtype=torch.uint8)
-        images = ImageData(pixels, torch.randint(len(CLASSES), (batch,)), CLASSES)
-        data = Data(images, images).scaled(1.0, self._device)
-        config = self._run_config(recipe, batch)
-        state = State.create(config, self._device, ALONE)
-        order = torch.Generator().manual_seed(0)
-
-        def step() -> None:
-            with self._device.training():
-                train_epoch(
-                    state,
-                    data,
-                    config.recipe,
-                    1,
-                    recipe.pgd_steps,
-                    order,
-                    self._device,
-                    ALONE,
-                    lambda epoch, images, means: None,
-                )
-
-        return step
-
-    def _run_config(self, recipe: Recipe, batch: int) -> RunConfig:
-        return RunConfig(
-            model=self._config,
-            recipe_name="paper",
-            recipe=replace(recipe, batch_size=batch),
-            start=None,
-            data="random",
-            data_name="random",
-            data_sha256="",
-            classes=CLASSES,
-            image_shape=(SIDE, SIDE),
-            seed=0,
-        )
+        """A step of the recipe `paper`, in the device's format, reading and augmentation included."""
+        return TrainingStep(self._config, batch, self._device).take
 
 
-def peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
-    """The most memory held while `call`, a method of `Subject`, ran twice: the GPU's, else a fresh process's.
+def peak_bytes(network: TimedNetwork, call: str, batch: int, device: Device) -> int:
+    """The most memory held while `call`, a method of `TimedNetwork`, ran twice: the GPU's, else a fresh process's.
 
     That of a process includes Python and torch themselves; ask before this process has grown, or on Linux its own
     peak is inherited.
     """
     with ProcessPoolExecutor(max_workers=1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_peak_bytes, subject, call, batch, device).result()
+        return pool.submit(_peak_bytes, network, call, batch, device).result()
 
 
-def _peak_bytes(subject: Subject, call: str, batch: int, device: Device) -> int:
-    run: Call = getattr(subject, call)(batch)
+def _peak_bytes(network: TimedNetwork, call: str, batch: int, device: Device) -> int:
+    run: Call = getattr(network, call)(batch)
     for _ in range(2):
         run()
     return device.peak_memory_bytes()

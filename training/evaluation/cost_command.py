@@ -11,7 +11,7 @@ import tyro
 from training.device import Device, pick_device
 from training.environment import environment
 from training.evaluation.command_line import tell
-from training.evaluation.cost import Subject, peak_bytes, size_of_network
+from training.evaluation.cost import TimedNetwork, peak_bytes, size_of_network
 from training.evaluation.paper import Asked, paper_figures
 from training.models import BACKBONES
 from training.pairs import Pair, measured, quartiles
@@ -99,7 +99,7 @@ def size_lines(arguments: Arguments) -> Iterator[str]:
 
 
 class Timed(NamedTuple):
-    """A row of the times: a method of `Subject`, its batch, and what section 4.4 says it takes relative to plain."""
+    """A row of the times: a method of `TimedNetwork`, its batch, and what it takes relative to plain in section 4.4."""
 
     name: str
     call: str
@@ -119,11 +119,11 @@ def time_lines(arguments: Arguments, device: Device) -> Iterator[str]:
     wanted = [(name, row) for name in arguments.model for row in rows(name, arguments)]
     # before this process grows; see peak_bytes
     peaks = [
-        [peak_bytes(subject, row.call, row.batch, device) // MEBIBYTE for subject in subjects(name, arguments, device)]
+        [peak_bytes(network, row.call, row.batch, device) // MEBIBYTE for network in networks(name, arguments, device)]
         for name, row in wanted
     ]
     for (name, row), (plain_peak, fsr_peak) in zip(wanted, peaks, strict=True):
-        plain, fsr = (getattr(subject, row.call)(row.batch) for subject in subjects(name, arguments, device))
+        plain, fsr = (getattr(network, row.call)(row.batch) for network in networks(name, arguments, device))
         found = measured(Pair(f"{name}, {row.name}", fsr, plain), arguments.pairs, device.wait)
         yield (
             f"| {name} | {row.name} | {row.batch} | {spread(milliseconds(found.reference), 1)} "
@@ -149,9 +149,9 @@ def paper_ratio(name: str, measure: str) -> str:
     return "-" if plain is None or fsr is None else f"{float(fsr) / float(plain):.3f}"
 
 
-def subjects(name: str, arguments: Arguments, device: Device) -> list[Subject]:
+def networks(name: str, arguments: Arguments, device: Device) -> list[TimedNetwork]:
     """Without and with FSR."""
-    return [Subject(name, fsr=fsr, width=arguments.width, device=device) for fsr in (False, True)]
+    return [TimedNetwork(name, fsr=fsr, width=arguments.width, device=device) for fsr in (False, True)]
 
 
 def milliseconds(seconds: list[float]) -> tuple[float, float, float]:
