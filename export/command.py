@@ -227,6 +227,7 @@ def _training(config: RunConfig, weights: Weights, digest: str) -> dict:
         "weights": weights,
         "weights_sha256": digest,
         "seed": config.seed,
+        "start": config.start,
         "model": to_jsonable_python(config.model),
     }
 

@@ -20,27 +20,21 @@ class Lifecycle:
     def drain_on_sigterm(self, drain_seconds: float) -> None:
         """Put this before the handler of SIGTERM that is there; the server closes just before that one is called.
 
-        A second SIGTERM stops at once. Call from the main thread, after the web server has set its handler.
+        Others that come meanwhile change nothing: whoever signals a whole group of processes, as systemd does, sends
+        a worker two. Call from the main thread, after the web server has set its handler.
         """
         stop = signal.getsignal(signal.SIGTERM)
 
         def handle(number: int, frame: FrameType | None) -> None:
-            def end() -> None:
+            def drain() -> None:
+                logger.info("draining for %g seconds, then no more requests are taken", drain_seconds)
+                time.sleep(drain_seconds)
                 self.is_closed = True
                 if callable(stop):
                     stop(number, frame)
 
-            if self.is_draining or not drain_seconds:
+            if not self.is_draining:
                 self.is_draining = True
-                end()
-                return
-            self.is_draining = True
-
-            def drain() -> None:
-                logger.info("draining for %g seconds, then no more requests are taken", drain_seconds)
-                time.sleep(drain_seconds)
-                end()
-
-            threading.Thread(target=drain, name="drain", daemon=True).start()
+                threading.Thread(target=drain, name="drain", daemon=True).start()
 
         signal.signal(signal.SIGTERM, handle)

@@ -154,6 +154,10 @@ class ModelControl:
                 raise RequestError(409, "bad_version", f"{errors[0]}. A worker refused it, so all go back")
             if len(done) == len(reports):
                 return len(done)
+            if self._registry.file.was_replaced(wanted):
+                raise RequestError(
+                    409, "busy", f"something else was asked for while version {wanted.version} was loaded; that stays"
+                )
             if time.monotonic() > give_up:
                 raise RequestError(
                     504,

@@ -6,7 +6,7 @@ import simplejpeg
 
 from fsr_serve.artifact import Preprocessing
 
-JPEG_SCANS = 200
+JPEG_SCANS = 64
 """More scans than any camera or encoder writes: each costs a pass over the whole image."""
 
 START_OF_SCAN = b"\xff\xda"

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from fsr_serve.artifact import Preprocessing
 from fsr_serve.errors import RequestError
+from fsr_serve.image_parts import check_parts
 from fsr_serve.plain_jpeg import JPEG_SCANS, decode_plain, has_too_many_scans
 
 # Python keeps every text that was warned of, and these hold numbers that clients choose
@@ -21,6 +23,9 @@ FORMATS = ("JPEG", "PNG", "WEBP")
 QUICK_BYTES = 16_384
 QUICK_PIXELS = 4096
 """Up to so many an image takes about 0.2 ms to decode, and handing it to a thread and back more than that."""
+
+QUICK_PARTS = 100
+"""Of the file, which Pillow goes through one by one."""
 
 COMPRESSED_NOTES = (b"zTXt", b"iTXt", b"iCCP")
 """PNG's chunks that Pillow inflates, to up to 1 MiB each, when it opens a file."""
@@ -80,7 +85,7 @@ def decode_if_quick(
     is_small = preprocessing.height * preprocessing.width <= QUICK_PIXELS
     if is_small and (plain := _plain(encoded, preprocessing, max_bytes, budget)) is not None:
         return plain
-    if any(name in encoded for name in COMPRESSED_NOTES):
+    if any(name in encoded for name in COMPRESSED_NOTES) or check_parts(encoded) > QUICK_PARTS:
         return None
     before = budget.left
     image = _open(encoded, max_bytes, budget)
@@ -121,6 +126,7 @@ def _open(encoded: bytes, max_bytes: int, budget: PixelBudget) -> Image.Image:
         raise RequestError(
             413, "image_too_large", f"the image is {len(encoded)} bytes long; at most {max_bytes} are accepted"
         )
+    check_parts(encoded)
     try:
         image = Image.open(io.BytesIO(encoded), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -134,7 +140,7 @@ def _open(encoded: bytes, max_bytes: int, budget: PixelBudget) -> Image.Image:
             f"the {len(encoded)} bytes are no image that can be read; expected JPEG, PNG or WebP",
         ) from error
     budget.spend(image.width, image.height)
-    if image.format == "JPEG" and has_too_many_scans(encoded):
+    if isinstance(image, JpegImageFile) and has_too_many_scans(encoded):  # one with an index of others is an "MPO"
         raise RequestError(400, "damaged_image", f"the JPEG image has more than {JPEG_SCANS} scans")
     return image
 
@@ -165,8 +171,8 @@ def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Cut the largest centred part of the wanted aspect ratio and resize it, with antialiasing, in one step."""
     size = (preprocessing.width, preprocessing.height)
     image.load()
-    if image.mode.startswith("I"):  # 16-bit grey: Pillow's own conversion would clip at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    if image.mode.startswith("I"):
+        image = _eight_bits(image)
     if image.size == size:
         return image
     blendable = "RGBA" if image.has_transparency_data else "L" if image.mode == "L" else "RGB"
@@ -176,6 +182,16 @@ def _fit(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     width, height = size[0] * scale, size[1] * scale
     left, top = (image.width - width) / 2, (image.height - height) / 2
     return image.resize(size, Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey in 8 bits: Pillow's own conversion would clip at 255, and forget which grey is transparent."""
+    values = np.asarray(image)
+    grey = Image.fromarray((values >> 8).astype(np.uint8))
+    if "transparency" not in image.info:
+        return grey
+    opaque = np.where(values == image.info["transparency"], 0, 255).astype(np.uint8)
+    return Image.merge("LA", (grey, Image.fromarray(opaque)))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

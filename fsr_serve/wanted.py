@@ -84,7 +84,8 @@ class WantedFile:
     def asking(self, wanted: Wanted) -> Iterator[None]:
         """Ask every worker for this, and for what was asked before where the block fails, even on a full disk.
 
-        Raises StateError, asking nothing, or where it cannot be taken back.
+        What somebody else asked for meanwhile stays. Raises StateError, asking nothing, or where it cannot be taken
+        back.
         """
         kept = self.path.with_suffix(f".{wanted.call}.before")  # servers may share the folder
         try:
@@ -103,8 +104,17 @@ class WantedFile:
             with suppress(OSError):
                 kept.unlink(missing_ok=True)
 
+    def was_replaced(self, wanted: Wanted) -> bool:
+        """Whether the file, where it can be read, asks for something else by now."""
+        try:
+            return self.read() != wanted
+        except StateError:
+            return False
+
     def _ask_again(self, kept: Path, wanted: Wanted, reason: BaseException) -> None:
         """For what was kept, instead of what is wanted."""
+        if self.was_replaced(wanted):
+            return
         try:
             if kept.exists():
                 kept.replace(self.path)

@@ -166,3 +166,13 @@ def test_every_parameter_learns_under_every_objective_with_every_module(batch, n
     attacked = (images + 0.03 * torch.randn_like(images)).clamp(0, 1)
     Trainee(model, PAPER)(images, attacked, target, OBJECTIVES[name]).loss.backward()
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_reduced", "largest"), [("trades", False, 0.01), ("mart", True, 0.01), ("trades", True, EPSILON)]
+)
+def test_trades_starts_where_bfloat16_can_tell_it_from_the_image(model, objective, is_reduced, largest):
+    images = torch.full((2, 3, 32, 32), 0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=is_reduced):
+        start = crafted(model, (images, torch.zeros(2, dtype=torch.long)), steps=0, objective=objective)
+    assert largest / 10 < (start - images).abs().max() <= largest + 1e-6

@@ -2,6 +2,8 @@
 
 import shutil
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,23 @@ def test_what_cannot_be_taken_back_is_said(two, monkeypatch):
     assert (
         "colours.json cannot be changed back (Read-only file system) and still asks for version 1" in error["message"]
     )
+
+
+def test_what_somebody_else_asks_for_meanwhile_stays(two, monkeypatch):
+    """Another server that shares the folder, or a hand."""
+    file = two[0].registry.file
+    monkeypatch.setattr(two[1].registry, "follow", lambda: None)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(load, two[0], 2)
+        while file.read() is None:
+            time.sleep(0.01)
+        file.write(Wanted(version=1))
+    error = answer.result().json()["error"]
+    assert (error["code"], error["message"]) == (
+        "busy",
+        "something else was asked for while version 2 was loaded; that stays",
+    )
+    assert file.read() == Wanted(version=1)
 
 
 def test_when_one_worker_is_silent_all_go_back(two, several, monkeypatch):

@@ -1,4 +1,4 @@
-"""The end of a worker. SIGTERM: the first lets requests go on for a while, a second one ends that."""
+"""The end of a worker: SIGTERM lets requests go on for a while."""
 
 import signal
 import threading
@@ -17,14 +17,12 @@ def stopped():
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_second_sigterm_ends_the_waiting_at_once(stopped):
+def test_a_second_sigterm_does_not_cut_the_draining_short(stopped):
     lifecycle = Lifecycle()
     lifecycle.drain_on_sigterm(60)
-    signal.raise_signal(signal.SIGTERM)
-    assert (lifecycle.is_draining, lifecycle.is_closed, stopped.is_set()) == (True, False, False)
-    signal.raise_signal(signal.SIGTERM)
-    assert lifecycle.is_closed
-    assert stopped.is_set()
+    for _ in range(2):
+        signal.raise_signal(signal.SIGTERM)
+        assert (lifecycle.is_draining, lifecycle.is_closed, stopped.is_set()) == (True, False, False)
 
 
 def test_the_server_closes_when_the_time_is_over(stopped):
@@ -39,8 +37,8 @@ def test_without_a_time_to_drain_the_first_sigterm_stops(stopped):
     lifecycle = Lifecycle()
     lifecycle.drain_on_sigterm(0)
     signal.raise_signal(signal.SIGTERM)
+    assert stopped.wait(60)
     assert lifecycle.is_closed
-    assert stopped.is_set()
 
 
 def test_a_worker_looks_for_another_version_until_it_is_told_to_stop(server):

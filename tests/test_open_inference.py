@@ -125,6 +125,12 @@ REFUSED = {
     "unknown output": ({**request(data=HALVES), "outputs": [{"name": "maps"}]}, 400, "should be 'logits'"),
     "unknown datatype": (request(datatype="FP16"), 400, "'FP32', 'UINT8' or 'BYTES'"),
     "no data": (request(), 400, "both data and binary_data_size, or neither"),
+    "a shape of texts": (
+        request(shape=[""] * 500, data=HALVES),
+        400,
+        "read: inputs.0.shape: List should have at most 4 items after validation, not 500$",
+    ),
+    "unknown keys": ({**request(data=HALVES), **{f"key{number}": 0 for number in range(200)}}, 413, "times ':'"),
     "too few numbers": (request(data=HALVES[1:]), 400, f"holds {COUNT - 1} values; its shape has {COUNT}"),
     "ragged": (request(data=[HALVES[1:], 0.5]), 400, "holds 2 values"),
     "text": (request(data=["0.5"] * COUNT), 400, "holds str"),

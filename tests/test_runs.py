@@ -21,6 +21,12 @@ def test_a_run_as_in_the_paper_departs_by_what_it_holds_out(tmp_path):
     assert load_run(made_up(tmp_path / "few", recipe={"held_out": 500})).departures() == ("500 images held out",)
 
 
+def test_what_is_off_is_no_departure(tmp_path):
+    idle = {"small_scale": 0.75, "warmup": 0.1, "awp_after": 0.1, "augmentation": "none", "padding": 2}
+    run = load_run(made_up(tmp_path / "cifar10", recipe=idle | {"validation_images": 500}))
+    assert run.departures() == ("augmentation none, not crop_flip", "2,500 images held out")
+
+
 @pytest.mark.parametrize(("objective", "beta", "said"), [("trades", None, 6), ("mart", None, 5), ("trades", 0.0, 0)])
 def test_the_weight_that_the_paper_does_not_give_is_said(tmp_path, objective, beta, said):
     run = load_run(made_up(tmp_path / "run", recipe={"objective": objective, "beta": beta}))

@@ -1,4 +1,4 @@
-"""The data sets of the paper by name, and what section 4.1 changes for each."""
+"""The data sets of the paper by name, and what section 4.1 and the published code change for each."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Recipe:
     friendly: int | None = None
     """FAT: PGD steps after an image is misclassified; from 0, this many at the end of the run. None: all steps."""
     curriculum: int | None = None
-    """CAT: from one PGD step, one more after so many epochs without a better accuracy under the present strength."""
+    """CAT's basic curriculum: from one PGD step, one more after so many epochs without a better accuracy under them."""
     batch_size: int = 128
     """Images per step, over all processes together."""
     learning_rate: float = 0.1

@@ -38,8 +38,9 @@ def _piecewise_linear(done: float, drops: Sequence[float]) -> float:
 def attack_steps(recipe: Recipe, history: History) -> int:
     """PGD steps of the next epoch: the recipe's, or those that CAT has come to.
 
-    CAT (Cai et al., IJCAI 2018, arXiv 1805.04807): from one step, one more whenever the validation accuracy under the
-    present number has not risen for `curriculum` epochs, up to the recipe's.
+    CAT's basic curriculum (Cai et al., IJCAI 2018, arXiv 1805.04807): from one step, one more whenever the validation
+    accuracy under the present number has not risen for `curriculum` epochs, up to the recipe's. Of what makes CAT
+    itself there are no batches of several strengths, no quantization, no return to the best weights, no longer steps.
     """
     if recipe.curriculum is None:
         return recipe.pgd_steps

@@ -89,7 +89,7 @@ def _form_images(body: bytes, boundary: bytes, max_images: int) -> EncodedImages
 
 
 def _json_images(body: bytes, settings: Settings) -> EncodedImages:
-    bound_json(body, images=settings.max_images, values=settings.max_images, lists=1)
+    bound_json(body, images=settings.max_images, values=settings.max_images, lists=1, keys=0)
     try:
         content = from_json(body)
     except ValueError as error:

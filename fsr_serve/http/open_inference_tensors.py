@@ -26,6 +26,8 @@ Datatype = Literal["FP32", "UINT8", "BYTES"]
 
 ITEM_BYTES = {"FP32": 4, "UINT8": 1}
 
+DIMENSIONS = 4
+
 LONGEST_TIMEOUT = 2**63 - 1
 """What Triton's clients can send; far beyond every deadline, and still a number of seconds."""
 
@@ -40,7 +42,7 @@ class InputParameters(_Strict):
 
 class InferInput(_Strict):
     name: Literal["images"]
-    shape: list[int]
+    shape: list[int] = Field(max_length=DIMENSIONS)
     datatype: Datatype
     parameters: InputParameters = InputParameters()
     data: list[Any] | None = None
@@ -95,6 +97,7 @@ def parse(body: bytes, json_bytes: int, size: Preprocessing, max_images: int) ->
         images=max_images,
         values=max_images * 3 * size.height * size.width,
         lists=max_images * (3 * size.height + 4),
+        keys=0,
         json_bytes=json_bytes,
     )
     try:

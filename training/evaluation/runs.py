@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,19 @@ from training.data_sets import DATA_SETS
 from training.evaluation.results import Result, load_results, weights_sha256
 from training.models import BACKBONES
 from training.objectives import OBJECTIVES
-from training.recipes import RECIPES
+from training.recipes import RECIPES, Recipe
 
 OF_THE_METHOD = {"objective", "lambda_sep", "lambda_rec", "separation_target"}
 """Fields of a recipe that tell the rows of a table apart."""
-UNSAID = {"beta", "held_out"}
+UNSAID = {"beta", "held_out", "validation_images"}
 """Fields for which the paper has no value."""
+IS_IDLE: Mapping[str, Callable[[Recipe], bool]] = {
+    "small_scale": lambda recipe: recipe.small_share == 0,
+    "padding": lambda recipe: recipe.augmentation == "none",
+    "awp_after": lambda recipe: recipe.awp is None,
+    "warmup": lambda recipe: recipe.schedule != "one_cycle",
+}
+"""Fields that say nothing of a run where what they belong to is off."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +75,11 @@ def _departures(run: Run, ours: dict[str, Any], paper: dict[str, Any]) -> Iterat
         yield f"width {run.width}, not {width}"
     if run.epochs != ours["epochs"]:
         yield f"stopped after {run.epochs} of {ours['epochs']} epochs"
-    for name, value in ours.items():
-        if name not in OF_THE_METHOD | UNSAID and _word(value) != _word(paper[name]):
-            yield f"{name.replace('_', ' ')} {_word(value)}, not {_word(paper[name])}"
     recipe = config.recipe
+    unsaid = OF_THE_METHOD | UNSAID | {name for name, is_idle in IS_IDLE.items() if is_idle(recipe)}
+    for name, value in ours.items():
+        if name not in unsaid and _word(value) != _word(paper[name]):
+            yield f"{name.replace('_', ' ')} {_word(value)}, not {_word(paper[name])}"
     if own := OBJECTIVES[recipe.objective].beta:
         yield f"beta {_word(own if recipe.beta is None else recipe.beta)} (the paper gives none)"
     yield f"{_held_out(run)} images held out"
