@@ -1,36 +1,16 @@
 """What comes outside of bodies is bounded, in bytes and in time: uvicorn under our connection, and real sockets."""
 
-import asyncio
+import gc
 import hashlib
 import socket
 import threading
 import time
-from contextlib import contextmanager
 
 import pytest
-import uvicorn
+from connections import CHUNKED, GET, POST, connected, names, read_answer, read_to_the_end, serving
 
 from fsr_serve.http import connection
-from fsr_serve.http.connection import HEAD_BYTES, Connection
-
-GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
-POST = b"POST / HTTP/1.1\r\nHost: x\r\n"
-CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
-
-
-async def digest(scope, receive, send):
-    """Answers with the SHA-256 of the body, after as many seconds as the path says."""
-    sha256 = hashlib.sha256()
-    more = True
-    while more:
-        message = await receive()
-        sha256.update(message.get("body", b""))
-        more = message.get("more_body", False)
-    await asyncio.sleep(float(scope["path"][1:] or 0))
-    body = sha256.hexdigest().encode()
-    headers = [(b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+from fsr_serve.http.connection import HEAD_BYTES, HEAD_FIELDS, Connection
 
 
 @pytest.fixture(scope="module")
@@ -39,43 +19,10 @@ def port():
         yield port
 
 
-@contextmanager
-def serving(**options):
-    """The port of a server with these options of uvicorn."""
-    config = uvicorn.Config(digest, http=Connection, lifespan="off", log_level="critical", **options)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
-        thread.start()
-        try:
-            yield listening.getsockname()[1]
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
-@contextmanager
-def connected(port):
-    with socket.create_connection(("127.0.0.1", port), timeout=60) as client:
-        yield client
-
-
-def read_to_the_end(client):
-    return b"".join(iter(lambda: client.recv(65536), b""))
-
-
-def read_answer(client):
-    """One answer, without what follows it."""
-    answer = b""
-    while not answer.partition(b"\r\n\r\n")[2][63:]:
-        answer += client.recv(1)
-    return answer
-
-
-def head_of(size, line=b"a: b\r\n"):
-    """The head of a GET with so many bytes."""
+def head_of(size, line):
+    """The head of a GET with so many bytes, most of them in such lines as far as that many are allowed."""
     start = GET[:-2]
-    lines = line * ((size - len(start) - 20) // len(line))
+    lines = line * min((size - len(start) - 20) // len(line), HEAD_FIELDS - 2)
     last = b"z" * (size - len(start) - len(lines) - 5) + b":\r\n\r\n"
     return start + lines + last
 
@@ -111,7 +58,42 @@ def test_a_client_that_goes_on_sending_reads_its_431_and_the_end(port, start, mo
             client.sendall(more * (200_000 // len(more)))
         answer = read_to_the_end(client)
     assert answer.startswith(b"HTTP/1.1 431 ")
-    assert b"have more than 65536 bytes; shorten them" in answer
+    assert b"have more than 65536 bytes, or 100 fields; shorten them" in answer
+
+
+FIELD = b"a: b\r\n"
+
+
+@pytest.mark.parametrize("piece_bytes", [2**20, 10], ids=["at once", "in pieces"])
+@pytest.mark.parametrize("start", [b"GET / HTTP/1.1\r\n", CHUNKED + b"1\r\nx\r\n0\r\n"], ids=["headers", "trailers"])
+@pytest.mark.parametrize(("count", "status"), [(HEAD_FIELDS, b"200"), (HEAD_FIELDS + 1, b"431")])
+def test_more_than_a_hundred_headers_or_trailers_are_refused(port, count, status, start, piece_bytes):
+    request = start + FIELD * count + b"\r\n"
+    with connected(port) as client:
+        for at in range(0, len(request), piece_bytes):
+            client.sendall(request[at : at + piece_bytes])
+        assert client.recv(12) == b"HTTP/1.1 " + status
+
+
+def test_they_are_refused_before_their_end_and_not_kept(port):
+    with connected(port) as client:
+        client.sendall(GET[:-2] + FIELD * 9_000)
+        assert client.recv(12) == b"HTTP/1.1 431"
+        kept = [len(found.headers) for found in gc.get_objects() if type(found) is Connection]
+    assert max(kept) <= HEAD_FIELDS
+
+
+def test_nothing_that_follows_what_is_refused_is_answered(port):
+    with connected(port) as client:
+        client.sendall(GET[:-2] + FIELD * HEAD_FIELDS + b"\r\n" + GET * 9)
+        client.shutdown(socket.SHUT_WR)
+        assert read_to_the_end(client).count(b"HTTP/1.1 ") == 1
+
+
+def test_trailers_are_not_taken_for_headers():
+    with serving(names) as port, connected(port) as client:
+        client.sendall(CHUNKED.replace(b"Host", b"Connection: close\r\nHost") + b"0\r\nAuthorization: x\r\n\r\n")
+        assert read_to_the_end(client).endswith(b"\r\n\r\nconnection host transfer-encoding")
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 100_000])

@@ -76,7 +76,7 @@ def test_offers_that_come_together_are_all_answered(port):
 def test_the_handler_sees_the_other_headers_and_close_still_closes():
     offer = OFFERS["h2c"].replace(b"Upgrade,", b"close, Upgrade,")
     with serving(names) as port, connected(port) as client:
-        client.sendall(offering(BODIES["of a known length"], offer))
+        client.sendall(offering(BODIES["of a known length"], offer) + GET)
         assert read_to_the_end(client).endswith(b"\r\n\r\nhost connection http2-settings content-length")
 
 

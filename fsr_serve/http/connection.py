@@ -5,22 +5,32 @@ Its parser keeps a head, and the trailers after a body, in memory until their en
 
 from asyncio import TimerHandle, Transport
 
+from httptools import HttpParserError, HttpParserUpgrade
 from pydantic_core import to_json
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from fsr_serve.errors import RequestError
 from fsr_serve.http.responses import LINGER_SECONDS, detailed
 from fsr_serve.http.served_request import plain_or_new
+from fsr_serve.http.unread import ReadOrAborted
+from fsr_serve.http.upgrade import pass_over
 
 HEAD_BYTES = 65_536
 """Of the request line and the headers; also of what comes between two pieces of a body, and after the last one."""
+
+HEAD_FIELDS = 100
+"""Headers, or trailers: one of seven bytes takes 160 of memory."""
 
 HEAD_SECONDS = 30.0
 """From the start of a connection, or the first byte after an answer, to the end of the next head."""
 
 
-class Connection(HttpToolsProtocol):
-    """Answers 431 to a head that is too large, and closes when one is late."""
+class _TooManyFieldsError(Exception):
+    """Ends the parsing."""
+
+
+class Connection(ReadOrAborted):
+    """Answers 431 to a head that is too large, closes when one is late, and stays with HTTP/1.1."""
 
     _bytes_outside = 0
     """Read since a head, a piece of a body or a message ended."""
@@ -30,6 +40,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.headers = []
         self._close_after(HEAD_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -37,29 +48,51 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
         start = 0
         while start < len(data) and not (self._is_refused or self.transport.is_closing()):
             piece = data[start : start + HEAD_BYTES - self._bytes_outside]
-            start += len(piece)
             self._bytes_outside += len(piece)
-            super().data_received(piece)  # begins to count anew where something ends
-            if self._bytes_outside == HEAD_BYTES:
+            start += self._read(piece)  # begins to count anew where something ends
+            if self._bytes_outside == HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
                 self._refuse()
         if self._end is None and (self.cycle is None or self.cycle.response_complete):
             self._close_after(HEAD_SECONDS)  # uvicorn's keep-alive timeout ended with the first byte
 
     def on_headers_complete(self) -> None:
+        if len(self.headers) > HEAD_FIELDS:
+            raise _TooManyFieldsError
+        if self.parser.should_upgrade():
+            return
         self._bytes_outside = 0
         self._stay_open()
         super().on_headers_complete()
+        self.headers = []  # trailers are no headers
 
     def on_body(self, body: bytes) -> None:
         self._bytes_outside = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if len(self.headers) > HEAD_FIELDS:
+            raise _TooManyFieldsError
+        if self.parser.should_upgrade():
+            return
         self._bytes_outside = 0
         super().on_message_complete()
+
+    def _read(self, piece: bytes) -> int:
+        """How much of it was read."""
+        try:
+            try:
+                self.parser.feed_data(piece)
+            except HttpParserUpgrade as offer:
+                pass_over(self)
+                return int(offer.args[0])
+        except (HttpParserError, HttpParserUpgrade):
+            if len(self.headers) <= HEAD_FIELDS:
+                self.send_400_response("Invalid HTTP request received.")
+        return len(piece)
 
     def _close_after(self, seconds: float) -> None:
         self._stay_open()
@@ -73,6 +106,7 @@ class Connection(HttpToolsProtocol):
     def _refuse(self) -> None:
         """Answer, and throw away what still comes: closing with unread data would reset the client's connection."""
         self._is_refused = True
+        self.headers.clear()
         cycle = self.cycle
         if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
             self.transport.write(_too_large())  # otherwise it would be taken for another request's answer
@@ -85,7 +119,7 @@ class Connection(HttpToolsProtocol):
 
 
 def _too_large() -> bytes:
-    message = f"the head or the trailers of the request have more than {HEAD_BYTES} bytes; shorten them"
+    message = f"the head or the trailers have more than {HEAD_BYTES} bytes, or {HEAD_FIELDS} fields; shorten them"
     body = to_json(detailed(RequestError(431, "head_too_large", message), plain_or_new("")))
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
     return STATUS_LINE[431] + head.encode() + body
