@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tyro
 
-from export.changing import being_changed
+from export.changing import being_changed, write_manifest
 from fsr_serve.errors import StartupError
-from fsr_serve.signature import sign
+from fsr_serve.signature import sign_files
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,24 @@ class Arguments:
     """Private key, PEM without a password."""
 
 
+def sign(path: Path, private_key: Path) -> None:
+    """Sign the model version for its name and number. Raises ArtifactError and SignatureError, changing nothing."""
+    with being_changed(path) as version:
+        signed = version.manifest.model_copy(update={"signed_as": version.place})
+        if signed != version.manifest:
+            write_manifest(version.path, signed)
+        try:
+            sign_files(version.path, private_key)
+        except BaseException:
+            if signed != version.manifest:
+                write_manifest(version.path, version.manifest)
+            raise
+
+
 def main(args: Sequence[str] | None = None) -> None:
     arguments = tyro.cli(Arguments, prog="python -m export.sign", args=args)
     try:
-        with being_changed(arguments.version) as version:
-            sign(version.path, arguments.key)
+        sign(arguments.version, arguments.key)
     except (StartupError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{arguments.version}: signed")

@@ -154,6 +154,8 @@ class Manifest(_Frozen):
     """What the checks find and miss; empty until they are calibrated."""
     versions: dict[str, str]
     """Of the tools that made it, with opset, IR version and producer of the graphs."""
+    signed_as: str | None = None
+    """NAME/VERSION that the signature is for, where there is one: in another folder it is not what was signed."""
 
     @model_validator(mode="after")
     def _every_graph_is_listed(self) -> Self:
@@ -172,6 +174,11 @@ class ModelVersion:
     path: Path
     manifest: Manifest
     sha256: str
+
+    @property
+    def place(self) -> str:
+        """Its folder's name in the folder of models: NAME/VERSION."""
+        return f"{self.name}/{self.version}"
 
     @property
     def answers_sha256(self) -> str:

@@ -29,7 +29,7 @@ def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classif
     """Verify a model version, open a session on it and warm it. Raises StartupError saying what is wrong."""
     version = read_version(path)
     if settings.require_signature is not None:
-        verify_signature(version.path, settings.require_signature)
+        verify_signature(version, settings.require_signature)
     session = open_session(
         version.path / MODEL_FILE,
         runtime=settings.runtime,

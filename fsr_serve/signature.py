@@ -1,18 +1,28 @@
 """Signatures of model versions: OpenSSF model signing, with an elliptic-curve key of the operator's own.
 
-A signature covers every file of a version but itself, the manifest included.
+A signature covers every file of a version but itself, and the manifest says which name and number it is for.
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from fsr_serve.artifact import SIGNATURE_FILE
+from fsr_serve.artifact import SIGNATURE_FILE, ModelVersion
 from fsr_serve.errors import SignatureError
 
 
-def verify_signature(version: Path, public_key: Path) -> None:
-    """Raise SignatureError unless `version` is signed by the owner of `public_key` (PEM) and nothing was changed."""
+def verify_signature(version: ModelVersion, public_key: Path) -> None:
+    """Raise SignatureError unless `version` is signed by the owner of `public_key` (PEM), for where it lies."""
+    verify_files(version.path, public_key)
+    if version.manifest.signed_as != version.place:
+        raise SignatureError(
+            f"{version.path} was signed as {version.manifest.signed_as}; expected {version.place}. Move it back, or "
+            f"sign it with: python -m export.sign {version.path} --key PRIVATE_KEY"
+        )
+
+
+def verify_files(version: Path, public_key: Path) -> None:
+    """Raise SignatureError unless all of the folder is as the owner of `public_key` (PEM) signed it."""
     library = _library()
     signature = version / SIGNATURE_FILE
     if not public_key.is_file():
@@ -32,8 +42,8 @@ def verify_signature(version: Path, public_key: Path) -> None:
         ) from error
 
 
-def sign(version: Path, private_key: Path) -> None:
-    """Write the signature of `version` by `private_key` (PEM, without a password), replacing an earlier one."""
+def sign_files(version: Path, private_key: Path) -> None:
+    """Sign the folder `version` by `private_key` (PEM, without a password), replacing an earlier signature."""
     library = _library()
     if not private_key.is_file():
         raise SignatureError(f"key is {str(private_key)!r}; expected a file with a private key in PEM")

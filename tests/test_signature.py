@@ -14,12 +14,12 @@ from servers import serving
 from versions import ADMIN, add_keys
 
 from export.changing import being_changed, write_manifest
-from export.signing import main
+from export.signing import main, sign
 from fsr_serve.artifact import read_version
 from fsr_serve.errors import SignatureError, StartupError
 from fsr_serve.server import Server
 from fsr_serve.settings import Settings
-from fsr_serve.signature import sign, verify_signature
+from fsr_serve.signature import verify_files, verify_signature
 from fsr_serve.workers import Worker, make_folder
 
 
@@ -81,7 +81,7 @@ def test_one_changed_byte_anywhere_is_refused(signed, keys, name):
     with pytest.raises(StartupError):
         start(signed, keys[1])
     with pytest.raises(SignatureError, match="is not what the owner of"):
-        verify_signature(signed, keys[1])
+        verify_files(signed, keys[1])
 
 
 def test_a_manifest_rewritten_with_its_digest_is_still_refused(signed, keys):
@@ -99,7 +99,26 @@ def test_a_key_that_is_none_is_named(signed, tmp_path, keys):
         sign(signed, tmp_path / "missing.pem")
     with pytest.raises(SignatureError, match="cannot sign"):
         sign(signed, keys[1])
-    verify_signature(signed, keys[1])
+    verify_signature(read_version(signed), keys[1])
+
+
+@pytest.mark.parametrize("place", ["colours/7", "others/1"])
+def test_a_signed_version_in_another_folder_is_refused(signed, keys, place):
+    """Else whoever may write there could serve an old version, or another model, under the greatest number."""
+    moved = shutil.copytree(signed, signed.parent.parent / "elsewhere" / place)
+    with pytest.raises(SignatureError, match=rf"{place} was signed as colours/1; expected {place}\. Move it back"):
+        start(moved, keys[1])
+    assert start(moved, None).classifier.version.place == place
+    sign(moved, keys[0])
+    assert start(moved, keys[1]).classifier.version.place == place
+
+
+def test_what_cannot_be_signed_is_left_as_it_was(models, tmp_path, keys):
+    version = shutil.copytree(models / "colours" / "1", tmp_path / "models" / "colours" / "1")
+    before = read_version(version)
+    with pytest.raises(SignatureError, match="cannot sign"):
+        sign(version, keys[1])
+    assert read_version(version) == before
 
 
 def test_signing_waits_for_another_command_that_changes_the_version(models, tmp_path, keys):
@@ -112,7 +131,7 @@ def test_signing_waits_for_another_command_that_changes_the_version(models, tmp_
                 signing.result(timeout=1)
             write_manifest(version, present.manifest.model_copy(update={"training": {"method": "new"}}))
         signing.result()
-    verify_signature(version, keys[1])
+    verify_signature(read_version(version), keys[1])
 
 
 def test_the_command_signs_and_the_running_server_says_what_is_wrong(models, tmp_path, keys):
@@ -137,7 +156,7 @@ def test_the_command_signs_and_the_running_server_says_what_is_wrong(models, tmp
 def test_a_running_server_loads_what_is_signed_and_says_what_is_wrong_with_the_rest(signed, tmp_path, keys):
     folder = signed.parent
     for number in (2, 3, 4):
-        shutil.copytree(signed, folder / str(number))
+        sign(shutil.copytree(signed, folder / str(number)), keys[0])
     (folder / "3" / "model.sig").unlink()
     content = bytearray((folder / "4" / "manifest.json").read_bytes())
     (folder / "4" / "manifest.json").write_bytes(content.replace(b'"height": 16', b'"height": 61'))
