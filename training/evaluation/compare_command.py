@@ -16,6 +16,10 @@ from training.evaluation.statistics import mean_difference, over_seeds
 from training.source import DataError
 
 
+MANY = 12
+"""Measurements of one run alone that are named."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     """Compare two runs on the images that both were measured on, best and last weights apart; or several such pairs.
@@ -73,7 +77,9 @@ def report(pairs: Sequence[Pair]) -> Iterator[str]:
         if alone:
             yield ""
             yield "Not compared, as only one run has it:"
-            yield from (f"- {line}" for line in alone)
+            yield from (f"- {line}" for line in alone[:MANY])
+            if len(alone) > MANY:
+                yield f"- and {len(alone) - MANY} more"
     for weights in ("best", "last"):
         yield from _over_pairs(
             weights, [one for pair in pairs for one in pair.compared if one.first.weights == weights]
