@@ -15,7 +15,6 @@ from training.evaluation.runs import Run, load_run
 from training.evaluation.statistics import mean_difference, over_seeds
 from training.source import DataError
 
-
 MANY = 12
 """Measurements of one run alone that are named."""
 
