@@ -29,13 +29,13 @@ class Arguments:
 def sign(path: Path, private_key: Path) -> None:
     """Sign the model version for its name and number. Raises ArtifactError and SignatureError, changing nothing."""
     with being_changed(path) as version:
-        signed = version.manifest.model_copy(update={"signed_as": version.place})
-        if signed != version.manifest:
-            write_manifest(version.path, signed)
+        is_named = version.manifest.signed_as == version.place
+        if not is_named:
+            write_manifest(version.path, version.manifest.model_copy(update={"signed_as": version.place}))
         try:
             sign_files(version.path, private_key)
         except BaseException:
-            if signed != version.manifest:
+            if not is_named:
                 write_manifest(version.path, version.manifest)
             raise
 

@@ -35,12 +35,15 @@ def check_parts(encoded: bytes) -> int:
     else:
         return 0
     data = sum(found[kind] for kind in PNG_DATA)
-    if found.total() - data > PARTS or data > DATA_PARTS:
+    others = found.total() - data
+    if others > PARTS:
         raise _damaged(f"more than {PARTS} segments or chunks")
+    if data > DATA_PARTS:
+        raise _damaged(f"more than {DATA_PARTS} chunks of pixels")
     for kind, most in REPEATED.items():
         if found[kind] > most:
-            raise _damaged(f"more than {most} parts of {kind.decode()}")
-    return found.total() - data
+            raise _damaged(f"{found[kind]} parts of {kind.decode()}, more than {most}")
+    return others
 
 
 def _jpeg_parts(encoded: bytes) -> Iterator[bytes]:

@@ -160,18 +160,23 @@ def test_within_the_reach_as_many_are_alike_as_the_rate_allows(random, n, rate):
 
 
 def test_a_full_history_raises_no_more_false_alarms_than_its_calibration_says(random):
-    """On pictures of which some are alike: brighter or darker shades of a few."""
+    """On pictures of which many are alike: brighter or darker shades of a few."""
 
     def shades(n):
         bases = pictures(np.random.default_rng(1), 40)[random.integers(0, 40, n)]
         return np.clip(bases + random.integers(-60, 61, (n, 3, 1, 1)), 0, 255).astype(np.uint8)
 
-    rate, n = 0.05, 400
-    calibrating, stream = shades(n), shades(6000)
-    reach = reach_of(calibrating, rate)
+    n, rate = 400, 0.1
+    calibrating, stream = shades(n), shades(4000)
+    reach = reach_of(calibrating, 0.5)
+
+    def share(signals, size):
+        calibration = Calibration({"similar": signals}, reach)
+        assert calibration.remembered == n
+        history = QueryHistory(reach, size)
+        return (calibration.p_values("history", {"similar": history.count(stream)})[2000:] <= rate).mean()
+
     history = QueryHistory(reach, n)
-    history.count(calibrating)
-    calibration = Calibration({"similar": history.count(calibrating)}, reach)
-    p_values = calibration.p_values("history", {"similar": history.count(stream)})
-    assert calibration.remembered == n
-    assert 0.01 < (p_values <= rate).mean() < 2 * rate
+    while_filling, full = history.count(calibrating), history.count(calibrating)
+    assert 0.01 < share(full, n) < 1.2 * rate < share(while_filling, n)
+    assert share(full, 10 * n) > 5 * rate, "a server's that remembers more than were compared"

@@ -9,6 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
+from bombs import png, png_chunk
 from conftest import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,69 +164,6 @@ def test_notes_that_pillow_would_inflate_are_left_to_a_thread(kind):
     assert decode_if_quick(with_note(None), SIZE, max_bytes=10**6, budget=budget) is not None
 
 
-def segment(marker, content):
-    return bytes([0xFF, marker]) + struct.pack(">H", len(content) + 2) + content
-
-
-def with_segments(*segments):
-    """A JPEG with these before all others, which is not so plain that Pillow is left out."""
-    file = encoded(noise(40, 30), "JPEG")
-    return file[:2] + b"".join(segments) + file[2:]
-
-
-def index_of_two_pictures():
-    """The segment by which cameras say that a file holds several, after which Pillow calls it an MPO."""
-    entries = struct.pack("<LLLHH", 0x030000, 10, 0, 0, 0) + struct.pack("<LLLHH", 0, 10, 100, 0, 0)
-    tags = struct.pack("<HHLL", 0xB001, 4, 1, 2) + struct.pack("<HHLL", 0xB002, 7, len(entries), 38)
-    return segment(0xE2, b"MPF\0II*\0" + struct.pack("<LH", 8, 2) + tags + struct.pack("<L", 0) + entries)
-
-
-@pytest.mark.parametrize("index", [b"", index_of_two_pictures()], ids=["plain", "with an index"])
-def test_a_jpeg_of_very_many_scans_is_refused(index):
-    file = with_segments(index)
-    assert Image.open(io.BytesIO(file)).format == ("MPO" if index else "JPEG")
-    scans = file[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * 300 + file[-2:]
-    with pytest.raises(RequestError, match="more than 64 scans"):
-        pixels(scans)
-
-
-def chunk(kind, content):
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-
-def with_chunks(chunks):
-    """A PNG with these after its header."""
-    file = encoded(noise(32, 32))
-    return file[:33] + chunks + file[33:]
-
-
-PROFILE = chunk(b"iCCP", b"p\0\0" + zlib.compress(b"a" * 10**6))
-MANY_PARTS = {
-    "empty segments": (with_segments(segment(0xE2, b"") * 1001), "more than 1000 segments"),
-    "bytes between segments": (with_segments(segment(0xE2, b"") + b"\0" * 1000), "more than 1000 segments"),
-    "fill bytes": (with_segments(b"\xff" * 1001), "more than 1000 segments"),
-    "markers alone": (with_segments(b"\xff\xd0" * 1001), "more than 1000 segments"),
-    "segments of no length": (with_segments(b"\xff\xe2\0\0" * 1001), "more than 1000 segments"),
-    "pieces of EXIF": (with_segments(segment(0xE1, b"Exif\0\0") * 65), "more than 64 parts of Exif"),
-    "empty chunks": (with_chunks(chunk(b"prVt", b"") * 1001), "more than 1000 segments or chunks"),
-    "pieces of pixels": (with_chunks(chunk(b"IDAT", b"") * 10_001), "more than 1000 segments or chunks"),
-    "colour profiles": (with_chunks(2 * PROFILE), "more than 1 parts of iCCP"),
-}
-
-
-@pytest.mark.parametrize(("file", "message"), MANY_PARTS.values(), ids=MANY_PARTS)
-def test_a_file_of_very_many_parts_is_refused_before_pillow_goes_through_them(file, message, monkeypatch):
-    monkeypatch.setattr(Image, "open", None)
-    with pytest.raises(RequestError, match=message):
-        pixels(file)
-
-
-def test_files_of_many_parts_are_left_to_a_thread():
-    for file in (with_segments(index_of_two_pictures() * 101), with_chunks(chunk(b"prVt", b"") * 101)):
-        assert decode_if_quick(file, SIZE, max_bytes=10**6, budget=PixelBudget(1200, 1200)) is None
-        assert pixels(file).shape == (3, 32, 32)
-
-
 @pytest.mark.parametrize("size", [32, 100])
 def test_what_transparency_hides_is_not_seen(size):
     hidden = Image.new("RGBA", (size, size), (255, 0, 0, 0))
@@ -255,10 +193,7 @@ def test_of_sixteen_bit_grey_the_transparent_one_is_not_seen(size):
 
 def png_claiming(width, height):
     """A PNG whose header claims any size, with a few bytes of data."""
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
+    return png(width, height, png_chunk(b"IDAT", zlib.compress(b"\0" * 100)))
 
 
 JPEG = encoded(noise(64, 64), "JPEG")
