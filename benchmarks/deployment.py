@@ -1,4 +1,4 @@
-"""python -m benchmarks.deployment: what FSR, int8, evidence and attack graphs cost in onnxruntime.
+"""python -m benchmarks.deployment: what FSR, int8, bf16, evidence and attack graphs cost.
 
 Each row times two graphs in pairs of single calls, on random weights and images; see `training.pairs`.
 """
@@ -27,19 +27,23 @@ from export.graph import restricted, to_onnx, write_graphs
 from export.precision import to_int8
 from export.version import ATTACK_INPUTS, ATTACK_OUTPUTS
 from fsr_serve.checks.probe import CROSS_ENTROPY, AttackGraph
-from fsr_serve.session import Floats, OnnxModel, start_onnxruntime
+from fsr_serve.errors import DeviceError
+from fsr_serve.session import Floats, OnnxModel, Session, open_session, start_onnxruntime
 from training.models import create_model
 from training.pairs import Measured, Pair, measured
 
 SHAPE = (32, 32)
 
-RowName = Literal["plain", "as-written", "int8", "evidence", "attack"]
+RowName = Literal["plain", "as-written", "int8", "bf16", "evidence", "attack"]
 """What a row compares the model with FSR with."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """Time FSR against the plain backbone, int8 against fp32, and evidence and attack graphs against the model."""
+    """Time FSR against the plain backbone, int8 and bf16 against fp32, evidence and attack graphs against the model.
+
+    In onnxruntime, but for bf16, which is OpenVINO's and left out where the processor has none.
+    """
 
     pairs: int = 40
     """Alternated pairs per row."""
@@ -47,7 +51,7 @@ class Arguments:
     widths: tuple[int, ...] = (64, 32)
     """Of ResNet-18; 64 is the paper's, 32 that of the model that ships."""
     only: tuple[RowName, ...] = get_args(RowName)
-    """The rows: FSR against the plain backbone or against Eq. 2 as written, int8, evidence and attack graphs."""
+    """The rows: FSR against the plain backbone or against Eq. 2 as written, int8, bf16, evidence and attack graphs."""
     threads: int | None = None
     """All cores by default."""
 
@@ -77,7 +81,8 @@ def main() -> None:
             for batch in arguments.batches:
                 known = rows(width, files, batch, arguments.threads)
                 for name in arguments.only:
-                    print(line(known[name], measured(known[name], arguments.pairs), batch), flush=True)
+                    if name in known:
+                        print(line(known[name], measured(known[name], arguments.pairs), batch), flush=True)
 
 
 def make_files(width: int, folder: Path) -> dict[str, Path]:
@@ -110,6 +115,8 @@ def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) ->
     whole = {name: start_onnxruntime(files[name], device="cpu", threads=threads) for name in ("evidence", "as written")}
     attack = AttackGraph(files["attack"], device="cpu", threads=threads)
 
+    bf16 = _bf16(files["fsr"], threads)
+
     def fsr() -> Floats:
         return model["fsr"].logits(images)
 
@@ -117,13 +124,24 @@ def rows(width: int, files: dict[str, Path], batch: int, threads: int | None) ->
         return lambda: whole[name].run(None, {"images": images})
 
     network = f"width {width}"
-    return {
+    with_bf16: dict[RowName, Pair] = {}
+    if bf16:
+        with_bf16["bf16"] = Pair(f"{network}: fp32 / bf16 in OpenVINO", fsr, lambda: bf16.logits(images))
+    return with_bf16 | {
         "plain": Pair(f"{network}: FSR / plain", fsr, lambda: model["plain"].logits(images)),
         "as-written": Pair(f"{network}: FSR / FSR as written with auxiliary heads", fsr, all_of("as written")),
         "int8": Pair(f"{network}: fp32 / int8", fsr, lambda: model["int8"].logits(images)),
         "evidence": Pair(f"{network}: evidence / model", all_of("evidence"), fsr),
         "attack": Pair(f"{network}: attack step / model", lambda: attack.step(images, labels, CROSS_ENTROPY), fsr),
     }
+
+
+def _bf16(path: Path, threads: int | None) -> Session | None:
+    """The graph in OpenVINO, or None where the processor has no bf16."""
+    try:
+        return open_session(path, runtime="openvino", device="cpu", precision="bf16", threads=threads)
+    except DeviceError:
+        return None
 
 
 def line(pair: Pair, found: Measured, batch: int) -> str:

@@ -102,6 +102,8 @@ def start_onnxruntime(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.log_severity_level = 3
+    # threads that go on spinning after a run take the cores from decoding and from the other sessions
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     for name, value in (config or {}).items():
         options.add_session_config_entry(name, value)
     providers: list[str | tuple[str, dict[str, str]]] = ["CPUExecutionProvider"]

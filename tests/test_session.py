@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+import time
 
 import numpy as np
 import openvino
@@ -39,6 +40,16 @@ def test_openvino_agrees_with_onnxruntime(graph, n):
     )
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_its_threads_rest_once_the_answer_is_there(graph, runtime):
+    session = open_session(graph, **{**ON_THE_CPU, "runtime": runtime, "threads": 2})
+    images = np.random.default_rng(0).random((64, 3, SIDE, SIDE), dtype=np.float32)
+    session.logits(images)
+    before = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before < 0.01  # a thread that spins takes three times as much
 
 
 @pytest.mark.skipif(not HAS_BF16, reason="the processor has no bf16")
