@@ -54,14 +54,24 @@ def near_free_rows(conditions: Conditions) -> Iterator[Row]:
 
 
 def width_64_rows(conditions: Conditions) -> Iterator[Row]:
-    yield from _rows_of_a_real_model("ResNet-18 width 64", width_64(conditions.folder), conditions)
+    """Slow enough that a ratio to the bare loop says something of the server rather than of the processor."""
+    yield from _rows_of_a_real_model(
+        "ResNet-18 width 64", width_64(conditions.folder), conditions, classify_wanted=">= 0.90", infer_wanted=">= 0.95"
+    )
 
 
 def shipped_rows(conditions: Conditions) -> Iterator[Row]:
     yield from _rows_of_a_real_model("model that ships", SHIPPED, conditions, cpu_wanted="<= 0.4")
 
 
-def _rows_of_a_real_model(name: str, version: Path, conditions: Conditions, cpu_wanted: str = "") -> Iterator[Row]:
+def _rows_of_a_real_model(
+    name: str,
+    version: Path,
+    conditions: Conditions,
+    classify_wanted: str = "",
+    infer_wanted: str = "",
+    cpu_wanted: str = "",
+) -> Iterator[Row]:
     with (
         serving(_alternatives(version, conditions), conditions.cores, _jpegs()[0]) as servers,
         bare_loop(version / "model.onnx", conditions.threads, conditions.cores) as loop,
@@ -71,8 +81,8 @@ def _rows_of_a_real_model(name: str, version: Path, conditions: Conditions, cpu_
     yield from _peer_rows(name, answers, {}, conditions)
     speed = [one.per_second for one in bare.best]
     for alternative, wanted, how in (
-        ("this server", ">= 0.90", f"/classify, {conditions.connections} connections"),
-        ("open inference", ">= 0.95", f"/v2 infer, {TENSOR_IMAGES} images a request, FP32 binary"),
+        ("this server", classify_wanted, f"/classify, {conditions.connections} connections"),
+        ("open inference", infer_wanted, f"/v2 infer, {TENSOR_IMAGES} images a request, FP32 binary"),
     ):
         found = answers[alternative].images_per_second
         title = f"{name}: images/s, {how} / bare onnxruntime loop at its best batch, {bare.batch}"
