@@ -2,6 +2,7 @@
 
 import gc
 import hashlib
+import json
 import socket
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from connections import CHUNKED, GET, POST, connected, names, read_answer, read_to_the_end, serving
 
 from fsr_serve.http import connection
-from fsr_serve.http.connection import HEAD_BYTES, HEAD_FIELDS, Connection
+from fsr_serve.http.connection import HEAD_BYTES, HEAD_FIELDS, WAITING_REQUESTS, Connection
 
 
 @pytest.fixture(scope="module")
@@ -111,13 +112,66 @@ def test_bodies_arrive_whole(port, chunk_bytes):
 
 
 def test_requests_that_come_together_are_all_answered(port):
-    count = 3 * HEAD_BYTES // len(GET)
+    count = 1 + WAITING_REQUESTS
+    request = GET.replace(b"/", b"/" + b"0" * (3 * HEAD_BYTES // count), 1)
     with connected(port) as client:
-        sender = threading.Thread(target=client.sendall, args=(GET * count,))
+        sender = threading.Thread(target=client.sendall, args=(request * count,))
         sender.start()
         for _ in range(count):
             assert read_answer(client).startswith(b"HTTP/1.1 200 ")
         sender.join()
+
+
+def test_of_more_that_come_together_no_more_wait_than_are_bounded(port):
+    with connected(port) as client:
+        client.sendall(GET.replace(b"/", b"/0.5", 1) + GET * 5_000)
+        time.sleep(0.2)  # the first is being answered
+        waiting = [len(found.pipeline) for found in gc.get_objects() if type(found) is Connection]
+        answers = read_to_the_end(client)
+    assert max(waiting) == WAITING_REQUESTS
+    assert answers.count(b"HTTP/1.1 200 ") == 1 + WAITING_REQUESTS
+    assert b"connection: close" in answers[answers.rindex(b"HTTP/1.1") :]
+
+
+SPOILT = {
+    "a head that is too large": GET[:-2] + FIELD * 200,
+    "what is not HTTP": b"\x00\r\n\r\n",
+    "trailers that are too many": CHUNKED + b"1\r\nx\r\n0\r\n" + FIELD * 200,
+}
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+@pytest.mark.parametrize("spoilt", SPOILT.values(), ids=SPOILT)
+def test_what_is_refused_leaves_the_answers_to_requests_before_it_whole(port, spoilt, waiting):
+    with connected(port) as client:
+        client.sendall(GET.replace(b"/", b"/0.2", 1) + GET * waiting + spoilt)
+        answers = read_to_the_end(client)
+    assert answers.count(b"HTTP/1.1 ") == answers.count(b"HTTP/1.1 200 OK") == 1 + waiting
+    assert answers.endswith(hashlib.sha256().hexdigest().encode())
+
+
+def test_what_is_not_http_is_refused(port):
+    with connected(port) as client:
+        client.sendall(b"\x00\r\n\r\n")
+        answer = read_to_the_end(client)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_http"
+
+
+@pytest.mark.parametrize("behind", [b"", GET], ids=["alone", "with another behind it"])
+def test_a_request_notices_that_its_client_left(behind):
+    has_left = threading.Event()
+
+    async def app(scope, receive, send):
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        has_left.set()
+
+    with serving(app) as port:
+        with connected(port) as client:
+            client.sendall(GET + behind)
+            time.sleep(0.1)
+        assert has_left.wait(10)
 
 
 @pytest.mark.parametrize("sent", [b"", GET[:-2]], ids=["nothing", "half a head"])

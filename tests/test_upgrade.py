@@ -6,7 +6,7 @@ import threading
 import pytest
 from connections import CHUNKED, GET, POST, connected, names, read_answer, read_to_the_end, serving
 
-from fsr_serve.http.connection import HEAD_BYTES
+from fsr_serve.http.connection import HEAD_BYTES, WAITING_REQUESTS
 
 OFFERS = {
     "h2c": b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n",
@@ -64,7 +64,7 @@ def test_a_request_with_an_offer_keeps_its_body_and_its_connection(port, offer, 
 
 def test_offers_that_come_together_are_all_answered(port):
     request = offering(BODIES["of a known length"], OFFERS["h2c"])
-    count = 3 * HEAD_BYTES // len(request)
+    count = 1 + WAITING_REQUESTS
     with connected(port) as client:
         sender = threading.Thread(target=client.sendall, args=(request * count,))
         sender.start()

@@ -21,12 +21,15 @@ HEAD_BYTES = 65_536
 HEAD_FIELDS = 100
 """Headers, or trailers: one of seven bytes takes 160 of memory."""
 
+WAITING_REQUESTS = 100
+"""On one connection, behind the one that is answered: each takes 2 kB of memory, and comes in as few as 20 bytes."""
+
 HEAD_SECONDS = 30.0
 """From the start of a connection, or the first byte after an answer, to the end of the next head."""
 
 
-class _TooManyFieldsError(Exception):
-    """Ends the parsing."""
+class _EndParsing(Exception):  # noqa: N818
+    """Of what still comes on this connection."""
 
 
 class Connection(ReadOrAborted):
@@ -55,13 +58,19 @@ class Connection(ReadOrAborted):
             self._bytes_outside += len(piece)
             start += self._read(piece)  # begins to count anew where something ends
             if self._bytes_outside == HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
-                self._refuse()
+                self._refuse(_too_large())
         if self._end is None and (self.cycle is None or self.cycle.response_complete):
             self._close_after(HEAD_SECONDS)  # uvicorn's keep-alive timeout ended with the first byte
 
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) == WAITING_REQUESTS:
+            self._end_after_the_last()
+            raise _EndParsing
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEAD_FIELDS:
-            raise _TooManyFieldsError
+            raise _EndParsing
         if self.parser.should_upgrade():
             return
         self._bytes_outside = 0
@@ -75,7 +84,7 @@ class Connection(ReadOrAborted):
 
     def on_message_complete(self) -> None:
         if len(self.headers) > HEAD_FIELDS:
-            raise _TooManyFieldsError
+            raise _EndParsing
         if self.parser.should_upgrade():
             return
         self._bytes_outside = 0
@@ -90,8 +99,8 @@ class Connection(ReadOrAborted):
                 pass_over(self)
                 return int(offer.args[0])
         except (HttpParserError, HttpParserUpgrade):
-            if len(self.headers) <= HEAD_FIELDS:
-                self.send_400_response("Invalid HTTP request received.")
+            if not self._is_refused and len(self.headers) <= HEAD_FIELDS:
+                self._refuse(_malformed())
         return len(piece)
 
     def _close_after(self, seconds: float) -> None:
@@ -103,23 +112,45 @@ class Connection(ReadOrAborted):
             self._end.cancel()
             self._end = None
 
-    def _refuse(self) -> None:
-        """Answer, and throw away what still comes: closing with unread data would reset the client's connection."""
-        self._is_refused = True
-        self.headers.clear()
+    def _refuse(self, answer: bytes) -> None:
+        """Throw away what still comes: closing with unread data would reset the client's connection."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete or (cycle.more_body and not cycle.response_started):
-            self.transport.write(_too_large())  # otherwise it would be taken for another request's answer
-        if cycle is not None:
+        if cycle is not None and not cycle.response_complete:
+            if cycle is not self._running or cycle.response_started or not cycle.more_body:
+                self._end_after_the_last()  # the answer would be taken for another request's
+                return
             cycle.disconnected = True  # what it would say has no place any more
             cycle.message_event.set()
+        self._is_refused = True
+        self.headers.clear()
+        self.transport.write(answer)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._close_after(LINGER_SECONDS)
 
+    def _end_after_the_last(self) -> None:
+        """Throw away what still comes, and close after the answer to the last request that came whole."""
+        self._is_refused = True
+        self.headers.clear()
+        if self.cycle.more_body and self.pipeline:
+            self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else self._running
+        assert last is not None
+        last.keep_alive = False
+        self.cycle = last
+        self.flow.resume_reading()
+
 
 def _too_large() -> bytes:
     message = f"the head or the trailers have more than {HEAD_BYTES} bytes, or {HEAD_FIELDS} fields; shorten them"
-    body = to_json(detailed(RequestError(431, "head_too_large", message), plain_or_new("")))
+    return _answer(RequestError(431, "head_too_large", message))
+
+
+def _malformed() -> bytes:
+    return _answer(RequestError(400, "malformed_http", "this is no request of HTTP/1.1; send one as RFC 9112 has it"))
+
+
+def _answer(error: RequestError) -> bytes:
+    body = to_json(detailed(error, plain_or_new("")))
     head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
-    return STATUS_LINE[431] + head.encode() + body
+    return STATUS_LINE[error.status] + head.encode() + body

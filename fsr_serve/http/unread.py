@@ -29,6 +29,7 @@ class ReadOrAborted(HttpToolsProtocol):
         self._keep()
         if self._running is not None:
             self._running.disconnected = True  # else it would write to what is closed, and raise
+            self._running.message_event.set()  # uvicorn wakes only the last that came
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
