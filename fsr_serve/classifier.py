@@ -14,7 +14,7 @@ from fsr_serve.artifact import ModelVersion
 from fsr_serve.batcher import Batcher, BatchLimits
 from fsr_serve.checks.checker import Checker, Results
 from fsr_serve.decoders import Decoders
-from fsr_serve.errors import ArtifactError, RequestError
+from fsr_serve.errors import ArtifactError, RequestError, without_frames
 from fsr_serve.metrics import Metrics, Stages
 from fsr_serve.preprocessing import Images, PixelBudget, Pixels, decode, decode_if_quick
 from fsr_serve.ranking import likeliest
@@ -238,7 +238,7 @@ class Classifier:
                 budget=budget,
             )
         except RequestError as error:
-            return error
+            return without_frames(error)
 
     def _predictions(self, logits: Floats, top_k: int) -> list[Prediction]:
         return [self._prediction(row, top_k) for row in logits]

@@ -11,6 +11,10 @@ FsrError
     └── RejectedError       it is not admitted, or not done in time
 """
 
+from typing import TypeVar
+
+_Error = TypeVar("_Error", bound=BaseException)
+
 
 class FsrError(Exception):
     """Base of all; the message names the value, the rule and the fix, and is fit for users."""
@@ -53,3 +57,9 @@ class RequestError(FsrError):
 
 class RejectedError(RequestError):
     """A request that is not admitted, or not done in time."""
+
+
+def without_frames(error: _Error) -> _Error:
+    """The error without the calls that led to it: they hold bodies and pixels and, in a cycle, the error itself."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error

@@ -64,10 +64,11 @@ def _jpeg_parts(encoded: bytes) -> Iterator[bytes]:
 
 
 def _png_parts(encoded: bytes) -> Iterator[bytes]:
-    """The types of all chunks."""
-    position = len(PNG_START)
-    while position + 8 <= len(encoded):
-        yield encoded[position + 4 : position + 8]
+    """The types of all chunks; Pillow reads nothing behind the last."""
+    position, kind = len(PNG_START), b""
+    while position + 8 <= len(encoded) and kind != b"IEND":
+        kind = encoded[position + 4 : position + 8]
+        yield kind
         position += 12 + int.from_bytes(encoded[position : position + 4])
 
 

@@ -62,7 +62,7 @@ class Metrics:
         self.suspicious = cache(suspicious.labels)
         self.unchecked = Counter(
             "fsr_unchecked_images",
-            "Images to be watched, but too many waited or time was up.",
+            "Images to be watched, but others were being checked or time was up.",
             registry=registry,
         )
         p_value = Histogram(

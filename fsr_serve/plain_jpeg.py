@@ -1,5 +1,9 @@
 """JPEG files that need nothing but decoding. Of a small one Pillow's ten times longer is spent in Python."""
 
+import re
+from collections.abc import Iterator
+from itertools import islice
+
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
@@ -9,14 +13,33 @@ from fsr_serve.artifact import Preprocessing
 JPEG_SCANS = 64
 """More scans than any camera or encoder writes: each costs a pass over the whole image."""
 
-START_OF_SCAN = b"\xff\xda"
+MARKERS = 2_000
+"""Of segments and scans together: `image_parts` has half as many before the first scan."""
+
+START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
+
+MARKER = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd8]")
+"""With a length behind it, or the end; the others are part of the pixels or stand alone."""
 
 NOTES = b"\xff\xe1"
 """Starts EXIF and XMP, which may say that the picture is turned."""
 
 
 def has_too_many_scans(encoded: bytes) -> bool:
-    return encoded.count(START_OF_SCAN) > JPEG_SCANS
+    """Up to the end of the picture: what cameras put behind it, such as a film, has the same bytes by chance."""
+    if encoded.count(START_OF_SCAN) <= JPEG_SCANS:
+        return False
+    markers = list(islice(_markers(encoded), MARKERS + 1))
+    return len(markers) > MARKERS or markers.count(START_OF_SCAN) > JPEG_SCANS
+
+
+def _markers(encoded: bytes) -> Iterator[bytes]:
+    """Those that libjpeg sees, up to the end of the picture: not what lies within segments."""
+    position = 2
+    while (match := MARKER.search(encoded, position)) and match[0] != END_OF_IMAGE:
+        yield match[0]
+        start = match.end()
+        position = start + max(int.from_bytes(encoded[start : start + 2]), 2)
 
 
 def decode_plain(encoded: bytes, size: Preprocessing) -> npt.NDArray[np.uint8] | None:

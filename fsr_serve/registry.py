@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import NamedTuple
 
 from fsr_serve.artifact import MODEL_FILE, find_model, read_version, versions_of
@@ -23,6 +24,9 @@ logger = logging.getLogger("fsr_serve")
 WATCH_SECONDS = 0.1
 
 RETRY_SECONDS = 1.0
+
+LOAD_AGAIN_SECONDS = 60.0
+"""After a load that failed: what was missing may be there by then."""
 
 
 def open_classifier(path: Path, settings: Settings, metrics: Metrics) -> Classifier:
@@ -81,6 +85,7 @@ class Registry:
         current = self._open_wanted(asked or start or Wanted(version=max(self.available())))
         self._candidate: Classifier | None = None
         self._unreadable = ""
+        self._load_again_at = 0.0
         self._start = start or Wanted.exactly(current.version)
         self.followed = Followed(asked or self._start, current, None)
         self._before: Followed | None = None  # until no call can take the last change back any more
@@ -123,9 +128,10 @@ class Registry:
             wanted = self._read()
             if wanted is None:
                 return
-            if wanted == self.followed.wanted:
-                if self._before is not None and self._is_settled():
-                    self._before = None
+            is_known = wanted == self.followed.wanted
+            if is_known and self._before is not None and self._is_settled():
+                self._before = None
+            if is_known and (self.followed.error is None or monotonic() < self._load_again_at):
                 return
             if self._before is not None and wanted == self._before.wanted:  # a call was given up
                 followed, self._before = self._before, None
@@ -133,7 +139,9 @@ class Registry:
                 found = self._found(wanted)
                 if self._read() != wanted:
                     return  # given up while it was loaded; the next look follows what is wanted now
-                followed, self._before = found, self.followed
+                if not is_known:
+                    self._before = self.followed
+                followed = found
             self._candidate = None
             served, self.followed = self.current, followed  # a request sees the one or the other, whole
             if served is not followed.current:
@@ -144,6 +152,7 @@ class Registry:
     def _found(self, wanted: Wanted) -> Followed:
         """What serves once `wanted` is followed: that, or what served before and the reason."""
         now = self.followed
+        self._load_again_at = monotonic() + LOAD_AGAIN_SECONDS
         try:
             found = self._find_held(wanted) or self._open_wanted(wanted)
         except FsrError as error:

@@ -68,10 +68,12 @@ class Server:
             f"keys: {'everybody may classify' if self.settings.keys is None else self.settings.keys}"
         )
 
-    async def check_ready(self) -> None:
-        """Raises RequestError 503 when requests should go elsewhere."""
+    async def check_ready(self) -> Classifier:
+        """What serves, and answers rightly. Raises RequestError 503 when requests should go elsewhere."""
         self.check_not_draining()
-        await self.classifier.check()
+        classifier = self.classifier
+        await classifier.check()
+        return classifier
 
     def check_not_draining(self) -> None:
         """Raises RequestError 503 from SIGTERM on."""

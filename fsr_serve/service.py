@@ -80,6 +80,7 @@ class FsrServe:
     def __init__(self) -> None:
         gc.collect()
         gc.freeze()  # modules live as long as the process; collections need not look at them again and again
+        gc.collect()  # else the next whole one would wait until there is a quarter as much as was frozen
         # as talkative as BentoML's own logger; the root's level would hide who changed the version
         logging.getLogger("fsr_serve").setLevel(logging.getLogger("bentoml").level)
         worker = Worker.join()

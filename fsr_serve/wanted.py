@@ -89,11 +89,11 @@ class WantedFile:
         """
         kept = self.path.with_suffix(f".{wanted.call}.before")  # servers may share the folder
         try:
-            if self.path.exists():
-                shutil.copyfile(self.path, kept)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        try:
+            try:
+                if self.path.exists():
+                    shutil.copyfile(self.path, kept)
+            except OSError as error:
+                raise self._unwritable(error) from error
             self.write(wanted)
             try:
                 yield

@@ -9,7 +9,8 @@ from fsr_serve.checks.alarms import Alarms
 from fsr_serve.requester import Requester
 
 FIRST = (
-    "1 images looked suspicious since the last such line: 1 without a key; by check: probe 1; the latest in request a"
+    "findings of suspicious images since the last such line: 1 (1 without a key); by check: probe 1; the latest in "
+    "request a"
 )
 
 
@@ -32,7 +33,7 @@ def test_the_first_is_told_at_once_and_those_that_follow_in_one_line_whoever_com
     assert caplog.messages == [FIRST]
     quiet_times.pop()()
     assert caplog.messages[1:] == [
-        "6 images looked suspicious since the last such line: 5 of key 'shop', 1 without a key; "
+        "findings of suspicious images since the last such line: 7 (5 of key 'shop', 2 without a key); "
         "by check: history 6, confidence 1; the latest in request c"
     ]
 

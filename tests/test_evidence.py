@@ -6,6 +6,7 @@ import hashlib
 import re
 import shutil
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -170,10 +171,39 @@ def test_a_share_of_what_nobody_asked_about_is_watched(start, share, checked):
     with TestClient(create_app(lambda: server), headers=ADMIN | PNG) as client:
         for _ in range(3):
             client.post("/classify", content=picture("blue"))
-        # asked last: the checks before it are done by then
+            while server.classifier._checker._unasked:
+                time.sleep(0.01)
         client.post("/classify", content=picture("red"), params={"evidence": "true"})
     for check in ("confidence", "separation", "probe"):
         assert sample(server, "fsr_check_p_value_count", check=check) == checked
+
+
+def test_what_is_watched_gives_way_to_what_is_asked_and_waits_for_nothing(start, monkeypatch):
+    server = start(check_share=1, max_check_images=8)
+    checker = server.classifier._checker
+    observe, begun, go_on = checker._observer.observe, threading.Event(), threading.Event()
+
+    def held_up(images):
+        begun.set()
+        assert go_on.wait(60)
+        return observe(images)
+
+    monkeypatch.setattr(checker._observer, "observe", held_up)
+    images = np.zeros((24, 3, 16, 16), np.uint8)
+
+    async def ask():
+        deadline = asyncio.get_running_loop().time() + 60
+        checker.watch(images, deadline, SOMEBODY)  # 8 at a time
+        await asyncio.to_thread(begun.wait, 60)
+        checker.watch(images[:1], deadline, SOMEBODY)  # while another is watched
+        with checker.room(8):
+            go_on.set()
+            evidence = await checker.check(images[:8], [{}] * 8, deadline, SOMEBODY)
+        await asyncio.gather(*checker._unasked)
+        return evidence
+
+    assert len(asyncio.run(ask())) == 8
+    assert sample(server, "fsr_unchecked_images_total") == 1 + 16
 
 
 def test_more_than_may_wait_are_refused_and_late_ones_too(start):
@@ -243,7 +273,7 @@ def test_the_log_says_whose_images_look_suspicious(start, caplog):
         ask(server, encoded(Image.new("RGB", (16, 16), (value, value, value))))
     (line,) = [record.message for record in caplog.records if "suspicious" in record.message]
     assert re.fullmatch(
-        r"1 images looked suspicious since the last such line: 1 of key 'boss'; by check: history 1; "
+        r"findings of suspicious images since the last such line: 1 \(1 of key 'boss'\); by check: history 1; "
         r"the latest in request [0-9a-f]{32}",
         line,
     )

@@ -10,6 +10,7 @@ import pytest
 from conftest import CLASSES
 from versions import ask, change_manifest, damage, load, served, truncate
 
+from fsr_serve import registry
 from fsr_serve.errors import StartupError, StateError
 from fsr_serve.server import Server
 from fsr_serve.wanted import Wanted
@@ -102,6 +103,34 @@ def test_a_disk_that_is_full_when_a_version_is_asked_for_keeps_no_copy(server, m
         assert load(server, 1).json()["error"]["code"] == "state_unwritable"
     assert served(server) == 2
     assert [file.name for file in server.registry.file.path.parent.iterdir()] == ["colours.json"]
+
+
+def test_a_disk_that_is_full_when_the_state_is_copied_keeps_no_copy_either(server, monkeypatch):
+    assert load(server, 2).status_code == 200
+
+    def half(source, target):
+        Path(target).write_bytes(b"")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", half)
+    assert load(server, 1).json()["error"]["code"] == "state_unwritable"
+    assert [file.name for file in server.registry.file.path.parent.iterdir()] == ["colours.json"]
+
+
+@pytest.mark.parametrize(("seconds", "tries", "serves"), [(0, 2, 9), (60, 1, 3)])
+def test_a_version_that_was_missing_serves_once_it_is_there(server, several, monkeypatch, seconds, tries, serves):
+    monkeypatch.setattr(registry, "LOAD_AGAIN_SECONDS", seconds)
+    versions, found = several.models / "colours", []
+    find = server.registry._find_held
+    monkeypatch.setattr(server.registry, "_find_held", lambda wanted: found.append(wanted) or find(wanted))
+    server.registry.file.path.parent.mkdir()
+    server.registry.file.path.write_text('{"version": 9}')
+    server.registry.follow()
+    assert served(server) == 3
+    shutil.copytree(versions / "2", versions / "9")
+    for _ in range(3):
+        server.registry.follow()
+    assert (len(found), served(server)) == (tries, serves)
 
 
 def test_what_cannot_be_taken_back_is_said(two, monkeypatch):

@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 
+import numpy as np
 import pytest
 from bombs import png_chunk
 from conftest import encoded
@@ -71,3 +72,27 @@ def test_files_of_many_parts_are_left_to_a_thread():
     for file in (with_segments(index_of_two_pictures() * 101), with_chunks(png_chunk(b"prVt", b"") * 101)):
         assert decode_if_quick(file, SIZE, max_bytes=10**6, budget=PixelBudget(1200, 1200)) is None
         assert pixels(file).shape == (3, 32, 32)
+
+
+def test_what_follows_a_picture_is_no_part_of_it():
+    film = b"\0\0\0\x18ftypmp42" + b"\xff\xda" * 100  # phones put one behind a photo; by chance its bytes are these
+    assert np.array_equal(pixels(with_segments() + film), pixels(with_segments()))
+    padding = bytes(50_000)
+    assert np.array_equal(pixels(encoded(noise(32, 32)) + padding), pixels(encoded(noise(32, 32))))
+
+
+@pytest.mark.parametrize(
+    "hiding", [b"\xff\xfe\0\x04\xff\xd9", b"\xff\xff\xfe\0\x02"], ids=["an end in a comment", "a fill byte"]
+)
+def test_scans_that_something_is_put_between_are_counted(hiding):
+    file = with_segments()
+    scans = file[:-2] + (hiding + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0") * 300 + file[-2:]
+    with pytest.raises(RequestError, match="more than 64 scans"):
+        pixels(scans)
+
+
+def test_segments_between_scans_are_bounded():
+    file = with_segments()
+    scan = b"\xff\xda\0\x08\x01\x01\0\0\x3f\0"
+    with pytest.raises(RequestError, match="more than 64 scans"):
+        pixels(file[:-2] + scan + b"\xff\xfe\0\x02" * 100_000 + scan * 70 + file[-2:])

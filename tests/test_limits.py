@@ -30,16 +30,16 @@ def test_the_pixels_of_all_images_of_a_request_are_bounded_together(settings):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_the_share_of_requests_that_is_watched_is_the_one_that_was_set(settings, share):
-    """No image has room in the queue, so that each one to be watched is counted as unchecked."""
+    """Somebody's image is being checked, so that each one to be watched is counted as unchecked."""
     registry, requests = CollectorRegistry(), 4000
-    settings = settings.model_copy(update={"checks": ("confidence",), "check_share": share, "max_check_images": 0})
+    settings = settings.model_copy(update={"checks": ("confidence",), "check_share": share, "max_check_images": 1})
     checker = Checker(object(), None, ("cat", "dog"), settings, Metrics(registry))
 
     async def serve():
         image = np.zeros((1, 3, SIDE, SIDE), np.uint8)
-        for _ in range(requests):
-            checker.watch(image, asyncio.get_running_loop().time() + 60, Requester("1", None))
-            await asyncio.sleep(0)
+        with checker.room(1):
+            for _ in range(requests):
+                checker.watch(image, asyncio.get_running_loop().time() + 60, Requester("1", None))
 
     random.seed(0)
     asyncio.run(serve())

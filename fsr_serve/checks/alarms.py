@@ -1,4 +1,7 @@
-"""What the checks find, in the log: whose images, and by which checks. At most one line a minute."""
+"""What the checks find, in the log: whose images, and by which checks. At most one line a minute.
+
+An image counts for each check that finds it suspicious: not all of them look at the same time.
+"""
 
 import logging
 from collections import Counter
@@ -32,7 +35,7 @@ class Alarms:
     def add(self, requester: Requester, suspicious: Sequence[str]) -> None:
         """One image of a requester that some checks find suspicious."""
         with self._lock:
-            self._keys[requester.key] += 1
+            self._keys[requester.key] += len(suspicious)
             self._checks.update(suspicious)
             self._latest = requester.request_id
             if self._is_quiet:
@@ -51,7 +54,7 @@ class Alarms:
         whose = ", ".join(f"{n} {f'of key {key!r}' if key else 'without a key'}" for key, n in keys.most_common())
         by = ", ".join(f"{check} {n}" for check, n in checks.most_common())
         logger.warning(
-            "%d images looked suspicious since the last such line: %s; by check: %s; the latest in request %s",
+            "findings of suspicious images since the last such line: %d (%s); by check: %s; the latest in request %s",
             keys.total(),
             whose,
             by,

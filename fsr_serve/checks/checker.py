@@ -142,28 +142,35 @@ class Checker:
         return [self._evidence(*one, results) for one, results in zip(observed, remembered, strict=True)]
 
     def watch(self, images: Images, deadline: float, requester: Requester) -> None:
-        """Check a share of what nobody asked about, for the metrics alone; nothing while too many wait."""
+        """Check a share of what nobody asked about, for the metrics alone, while nothing else is checked."""
         if self._observer is None or random.getrandbits(32) >= self._settings.check_share * 2**32:
             return
-        task = asyncio.get_running_loop().create_task(self._watch(images, deadline, requester))
+        if self._queued or self._unasked:
+            self._metrics.unchecked.inc(len(images))
+            return
+        own = images.copy()  # they may be part of a body, which would live as long
+        task = asyncio.get_running_loop().create_task(self._watch(own, deadline, requester))
         self._unasked.add(task)
         task.add_done_callback(self._unasked.discard)
 
     async def _watch(self, images: Images, deadline: float, requester: Requester) -> None:
+        found: list[Looked] = []
         try:
-            with self.room(len(images)):
-                await self._check_in_thread(images, deadline, requester)
+            found = await self._check_in_thread(images, deadline, requester, lambda: self._queued > 0)
         except RejectedError:
-            self._metrics.unchecked.inc(len(images))
+            pass
         except Exception:  # the answer was given long ago
             logger.exception("the checks failed")
-            self._metrics.unchecked.inc(len(images))
+        self._metrics.unchecked.inc(len(images) - len(found))
 
-    async def _check_in_thread(self, images: Images, deadline: float, requester: Requester) -> list[Looked]:
+    async def _check_in_thread(
+        self, images: Images, deadline: float, requester: Requester, gives_way: Callable[[], bool] = lambda: False
+    ) -> list[Looked]:
+        """What was looked at before the deadline, or until it `gives_way`."""
         if self._observer is None:
             return [({}, {}) for _ in images]
         given_up = threading.Event()
-        look = partial(self._check, self._observer, images, requester, given_up.is_set)
+        look = partial(self._check, self._observer, images, requester, lambda: given_up.is_set() or gives_way())
         try:
             async with asyncio.timeout_at(deadline):
                 return await asyncio.get_running_loop().run_in_executor(self._thread, look)

@@ -13,7 +13,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fsr_serve.errors import RejectedError, RequestError
+from fsr_serve.errors import RejectedError, RequestError, without_frames
 from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.page import PAGE_POLICY, page
@@ -135,9 +135,10 @@ class _Observed:
                 request.key = server.keys.authorize(request.header(b"authorization"), self._scope)
             response = await self._handler(request)
         except RequestError as error:
-            response = self._refuse(request, error)
-        except Exception:
+            response = self._refuse(request, without_frames(error))
+        except Exception as error:
             logger.exception("request %s failed", request.request_id)
+            without_frames(error)
             failure = RequestError(500, "internal", "the server failed; its log has the details under this request id")
             response = self._refuse(request, failure)
         finally:
@@ -185,9 +186,7 @@ async def _live(request: Request) -> Response:
 
 async def _ready(request: ServedRequest) -> Response:
     """A server exists only once its model is verified and warmed; until then no worker answers."""
-    server = request.server
-    await server.check_ready()
-    classifier = server.classifier
+    classifier = await request.server.check_ready()
     answer: Readiness = {"ready": True, "model": classifier.identity, **classifier.engine}
     return JSONResponse(answer)
 

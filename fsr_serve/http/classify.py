@@ -73,7 +73,8 @@ def _parameters(request: ServedRequest) -> tuple[Classifier, int, bool]:
     """
     server = request.server
     if not request.scope["query_string"]:
-        return server.classifier, min(DEFAULT_TOP_K, len(server.classifier.classes)), False
+        classifier = server.classifier
+        return classifier, min(DEFAULT_TOP_K, len(classifier.classes)), False
     given = request.query_params
     if unknown := sorted(set(given) - set(PARAMETERS)):
         raise RequestError(
