@@ -5,6 +5,7 @@ Each row times two graphs in pairs of single calls, on random weights and images
 
 import logging
 import platform
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -69,6 +70,8 @@ class WithHeads(nn.Module):
 
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks.deployment")
+    if min(arguments.pairs, *arguments.batches, *arguments.widths) < 1:
+        sys.exit("error: pairs, batches and widths must be 1 or more")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     print(f"{platform.processor() or platform.machine()}, onnxruntime {onnxruntime.__version__}, Python ", end="")

@@ -51,8 +51,9 @@ class Row(NamedTuple):
 
 def main() -> None:
     arguments = tyro.cli(Arguments, prog="python -m benchmarks.training")
-    if arguments.pairs < 1:
-        sys.exit(f"error: pairs is {arguments.pairs}; expected 1 or more")
+    for name in ("pairs", "batch", "width"):
+        if getattr(arguments, name) < 1:
+            sys.exit(f"error: {name} is {getattr(arguments, name)}; expected 1 or more")
     warnings.filterwarnings("ignore")
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -96,9 +97,9 @@ def rows(arguments: Arguments, ours: TrainingStep, device: Device) -> list[Row]:
 
 
 def speedup_wanted(device: Device) -> str:
-    if device.is_cuda or device.dtype is torch.bfloat16:
+    if device.is_cuda or "amx_bf16" in instructions():
         return ">= 3.3"
-    return f"none: no AMX or AVX-512-BF16, only {', '.join(instructions())}"
+    return f"none: no AMX, only {', '.join(instructions())}"
 
 
 def instructions() -> list[str]:

@@ -54,7 +54,8 @@ def measured(
     Goes on with what is known in the folder `state`, by default .verify beside the version. What was finished before
     stays as it is.
     """
-    engine = f"{session.runtime}-{session.device}-{session.precision}"
+    runtime = f"{session.runtime} {_version_of(session)}"
+    engine = f"{runtime}-{session.device}-{session.precision}"
     seen = version.manifest.preprocessing.model_dump()
     graphs = {name: digest for name, digest in version.manifest.files.items() if name != CHECKS_FILE}
     depends = json.dumps([asdict(asked), graphs, seen, engine], sort_keys=True)
@@ -62,7 +63,7 @@ def measured(
     flags = FlagsFile((state or version.path.parent / ".verify") / name, len(labels))
     known = int(flags.is_known.sum())
     precision = version.manifest.precision if session.precision == "f32" else session.precision
-    if known == len(labels) and (finished := _finished(asked, flags, precision, version)):
+    if known == len(labels) and (finished := _finished(asked, flags, runtime, precision, version)):
         return finished
     with tqdm(total=len(labels), initial=known, desc=asked.attack, unit="img", leave=False) as bar:
         for part in list(flags.unknown(BATCH)):
@@ -74,7 +75,7 @@ def measured(
         **asdict(asked),
         **wilson(int(flags.correct.sum()), len(labels))._asdict(),
         n=len(labels),
-        runtime=f"{session.runtime} {_version_of(session)}",
+        runtime=runtime,
         precision=precision,
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
@@ -86,10 +87,10 @@ def _version_of(session: Session) -> str:
     return onnxruntime.__version__ if session.runtime == "onnxruntime" else metadata.version(session.runtime)
 
 
-def _finished(asked: Asked, flags: FlagsFile, precision: str, version: ModelVersion) -> Accuracy | None:
-    """What the manifest holds of these very flags, with the runtime and the day of then."""
+def _finished(asked: Asked, flags: FlagsFile, runtime: str, precision: str, version: ModelVersion) -> Accuracy | None:
+    """What the manifest holds of these very flags, with the day of then."""
     told = asdict(asked) | wilson(int(flags.correct.sum()), len(flags.correct))._asdict()
-    told |= {"n": len(flags.correct), "precision": precision, "seconds": round(flags.seconds, 1)}
+    told |= {"n": len(flags.correct), "runtime": runtime, "precision": precision, "seconds": round(flags.seconds, 1)}
     for accuracy in version.manifest.accuracies:
         if told.items() <= accuracy.model_dump().items():
             return accuracy

@@ -38,8 +38,11 @@ def new_version(target: Path) -> Iterator[Path]:
 
 def check_target(target: Path) -> None:
     """Raise TargetError unless a version can be made there."""
-    if not (target.name.isdecimal() and int(target.name) > 0):
-        raise TargetError(f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
+    if not (target.name.isdecimal() and int(target.name) > 0 and target.name == str(int(target.name))):
+        raise TargetError(
+            f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION, "
+            "without zeros before it"
+        )
     if target.exists():
         raise _exists(target)
 

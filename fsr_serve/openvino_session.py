@@ -24,8 +24,8 @@ class OpenVinoModel:
         core = openvino.Core()
         if precision == "bf16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise DeviceError(
-                f"FSR_PRECISION is 'bf16' but the processor ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not "
-                "multiply bf16, which takes AMX or AVX512-BF16. Set FSR_PRECISION=f32"
+                f"precision is 'bf16' but the processor ({core.get_property('CPU', 'FULL_DEVICE_NAME')}) does not "
+                "multiply bf16, which takes AMX or AVX512-BF16. Choose the precision f32"
             )
         options = {
             "PERFORMANCE_HINT": "LATENCY",
@@ -38,7 +38,7 @@ class OpenVinoModel:
             raise ArtifactError(f"{path} cannot be loaded by OpenVINO: {error}") from error
         found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if found != precision:
-            raise DeviceError(f"FSR_PRECISION is {precision!r} but OpenVINO would run {path} in {found}")
+            raise DeviceError(f"precision is {precision!r} but OpenVINO would run {path} in {found}")
         self.precision: Precision = precision
         self._request = compiled.create_infer_request()
 

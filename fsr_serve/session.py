@@ -53,14 +53,14 @@ def open_session(path: Path, *, runtime: Runtime, device: Device, precision: Pre
     if runtime == "openvino":
         if device == "cuda":
             raise DeviceError(
-                "FSR_DEVICE is 'cuda' but FSR_RUNTIME is 'openvino', which runs on the CPU. "
-                "Set FSR_RUNTIME=onnxruntime, or FSR_DEVICE=cpu"
+                "device is 'cuda' but runtime is 'openvino', which runs on the CPU. "
+                "Choose the runtime onnxruntime, or the device cpu"
             )
         return _open_vino(path, precision, threads)
     if precision != "f32":
         raise DeviceError(
-            f"FSR_PRECISION is {precision!r} but onnxruntime runs the graph as it is, in f32. "
-            "Set FSR_RUNTIME=openvino, or FSR_PRECISION=f32"
+            f"precision is {precision!r} but onnxruntime runs the graph as it is, in f32. "
+            "Choose the runtime openvino, or the precision f32"
         )
     return OnnxModel(path, device=device, threads=threads)
 
@@ -70,7 +70,7 @@ def _open_vino(path: Path, precision: Precision, threads: int | None) -> Session
         from fsr_serve.openvino_session import OpenVinoModel
     except ModuleNotFoundError as error:
         raise DeviceError(
-            f"FSR_RUNTIME is 'openvino' but {error.name} is not installed. Install it with: pip install '.[openvino]'"
+            f"runtime is 'openvino' but {error.name} is not installed. Install it with: pip install '.[openvino]'"
         ) from error
     return OpenVinoModel(path, precision=precision, threads=threads)
 
@@ -119,8 +119,8 @@ def start_onnxruntime(
     if wants_cuda and "CUDAExecutionProvider" not in session.get_providers():
         if device == "cuda":
             raise DeviceError(
-                "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "
-                "Install the cuda extra, or set FSR_DEVICE=cpu"
+                "device is 'cuda' but onnxruntime could not start CUDA and would run on the CPU. "
+                "Install the cuda extra, or choose the device cpu"
             )
         logger.warning("there is a CUDA driver but onnxruntime could not start CUDA; running on the CPU")
     return session

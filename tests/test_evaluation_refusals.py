@@ -169,6 +169,16 @@ def test_without_its_package_autoattack_is_refused_before_anything_is_measured(
     assert said == "error: autoattack needs pyautoattack. Install it with: pip install '.[eval]'"
 
 
+def test_restarts_without_random_starts_are_refused(checkpoint, tmp_path, capsys):
+    message = refused(command, [checkpoint, *FEW, "--restarts", "5", "--no-random-start"], tmp_path, capsys)
+    assert "restarts is 5 without random starts, which would all end alike" in message
+
+
+def test_images_are_not_compared_with_themselves(checkpoint, tmp_path, capsys):
+    message = refused(features_command, [checkpoint, *OUT, "--split", "train"], tmp_path, capsys)
+    assert "split is 'train', whose images are the neighbours; expected another" in message
+
+
 @pytest.mark.parametrize(
     ("attack", "least"), [("square", 2), ("random_noise", 2), ("nattack", 301), ("hop_skip_jump", 120)]
 )

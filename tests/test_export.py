@@ -92,7 +92,7 @@ def test_the_manifest_says_what_was_trained_and_measured(models, checkpoint):
         assert clean.n == attacked.n == 32, "only held-out images count"
         assert clean.low <= clean.accuracy <= clean.high
         assert clean.accuracy >= attacked.accuracy
-        assert clean.seconds < attacked.seconds
+        assert clean.seconds <= attacked.seconds  # tenths of a second
         assert clean.runtime.startswith(runtime)
     assert manifest.versions["torch"] == torch.__version__
     assert manifest.missing == {}

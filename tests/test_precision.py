@@ -148,6 +148,37 @@ def test_a_version_says_its_precision_and_was_attacked_in_it(tiny_data, tmp_path
     assert {accuracy.precision for accuracy in manifest.checkpoint_accuracies} == {"fp32"}
 
 
+class Loud(torch.nn.Module):
+    """Colours, by way of values beyond float16."""
+
+    def __init__(self):
+        super().__init__()
+        self.colours, self.scale = Colours(), torch.nn.Conv2d(3, 3, 1, bias=False)
+        self.scale.weight.data = 1e3 * torch.eye(3)[:, :, None, None]
+
+    def forward(self, images):
+        return self.colours(self.scale(self.scale(images)).relu() * 1e-3 * 1e-3)
+
+
+def test_an_overflow_that_only_a_gpu_would_show_is_refused(tiny_data, tmp_path):
+    images = load_images(str(tiny_data), "test")
+    source = Source(Loud().eval(), images, images, "colours", 0, {}, ())
+    with pytest.raises(ParityError, match=r"is beyond float16's 65504 on some of 64 attacked images"):
+        make_version(source, tmp_path / "colours" / "1", "fp16", has_attack_graph=True)
+    assert not (tmp_path / "colours").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_an_attack_graph_that_leads_elsewhere_is_refused(tiny_data, tmp_path, monkeypatch, precision):
+    """Through it a file would look robust that is not."""
+    step = AttackGraph.step
+    monkeypatch.setattr(AttackGraph, "step", lambda *given: step(*given)._replace(gradient=-step(*given).gradient))
+    images = load_images(str(tiny_data), "test")
+    source = Source(Colours().eval(), images, images, "colours", 0, {}, ())
+    with pytest.raises(ParityError, match=r"attack.onnx: 0.00% of the large gradients have torch's sign"):
+        make_version(source, tmp_path / "colours" / "1", precision, has_attack_graph=True)
+
+
 def test_a_file_with_other_labels_than_torch_is_refused_and_not_left_behind(tiny_data, tmp_path, monkeypatch):
     def altered(model):
         folded = fold_batch_norm(model)

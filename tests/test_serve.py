@@ -192,7 +192,7 @@ def test_one_changed_byte_stops_the_server_naming_the_file(models, tmp_path, nam
         ({"FSR_WORKERS": "none"}, "FSR_WORKERS is 'none'"),
         pytest.param(
             {"FSR_DEVICE": "cuda"},
-            "FSR_DEVICE is 'cuda' but onnxruntime could not start CUDA",
+            "device is 'cuda' but onnxruntime could not start CUDA",
             marks=pytest.mark.skipif(has_cuda_driver(), reason="CUDA is here"),
         ),
         ({"FSR_DEVISE": "cpu"}, "FSR_DEVISE: no such setting"),

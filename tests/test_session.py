@@ -64,15 +64,15 @@ def test_openvino_in_bf16_is_near_f32(graph):
 
 @pytest.mark.skipif(HAS_BF16, reason="the processor has bf16")
 def test_bf16_that_the_processor_cannot_do_is_refused_naming_it(graph):
-    with pytest.raises(DeviceError, match=r"FSR_PRECISION is 'bf16' but the processor \(.+\) does not multiply bf16"):
+    with pytest.raises(DeviceError, match=r"precision is 'bf16' but the processor \(.+\) does not multiply bf16"):
         open_session(graph, **{**ON_THE_CPU, "runtime": "openvino", "precision": "bf16"})
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"precision": "bf16"}, "FSR_PRECISION is 'bf16' but onnxruntime .* Set FSR_RUNTIME=openvino"),
-        ({"runtime": "openvino", "device": "cuda"}, "FSR_DEVICE is 'cuda' but FSR_RUNTIME is 'openvino'"),
+        ({"precision": "bf16"}, "precision is 'bf16' but onnxruntime .* Choose the runtime openvino"),
+        ({"runtime": "openvino", "device": "cuda"}, "device is 'cuda' but runtime is 'openvino'"),
     ],
 )
 def test_what_a_runtime_cannot_do_is_refused_by_name(graph, asked, message):
@@ -102,7 +102,7 @@ def test_auto_says_so_when_a_driver_is_there_but_cuda_does_not_start(models, mon
 
 @pytest.mark.skipif(has_cuda_driver(), reason="CUDA is here")
 def test_cuda_that_cannot_be_had_is_an_error_not_a_fallback(models):
-    with pytest.raises(DeviceError, match="FSR_DEVICE is 'cuda' but .* Install the cuda extra, or set FSR_DEVICE=cpu"):
+    with pytest.raises(DeviceError, match="device is 'cuda' but .* Install the cuda extra, or choose the device cpu"):
         OnnxModel(models / "colours" / "1" / "model.onnx", device="cuda", threads=1)
 
 

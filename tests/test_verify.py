@@ -10,6 +10,7 @@ from importlib.metadata import version as version_of
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
@@ -138,17 +139,24 @@ def test_images_decoded_or_resized_otherwise_are_measured_anew(tmp_path):
     assert [shown(), shown(), shown(jpeg_scale="reduced"), shown(height=40), shown()] == [3, 0, 3, 3, 0]
 
 
-def test_what_was_finished_keeps_its_runtime_and_day(tmp_path):
+def test_what_was_finished_keeps_its_day_and_another_runtime_is_measured_anew(tmp_path, monkeypatch):
     shipped, labels = read_version(SHIPPED), np.array([0, 0, 1])
     asked = Asked("clean", "images as they are", 0.0, "data", "0" * 64, 0)
 
+    session = Answers()
+
     def again(*kept):
         version = replace(shipped, manifest=shipped.manifest.model_copy(update={"accuracies": kept}))
-        return measured(asked, version, Answers(), labels, lambda part: np.zeros((len(labels[part]), 3)), tmp_path)
+        return measured(asked, version, session, labels, lambda part: np.zeros((len(labels[part]), 3)), tmp_path)
 
     found = again()
-    earlier = found.model_copy(update={"measured": "2020-01-01", "runtime": "onnxruntime 1.0"})
+    earlier = found.model_copy(update={"measured": "2020-01-01"})
     assert again(earlier) == earlier
+    assert again(earlier.model_copy(update={"runtime": "onnxruntime 1.0"})) == found
+    with monkeypatch.context() as patch:
+        patch.setattr(onnxruntime, "__version__", "9.9.9")
+        assert again(found) == found.model_copy(update={"runtime": "onnxruntime 9.9.9"})
+        assert session.images == 2 * len(labels)
     assert again(earlier.model_copy(update={"seconds": 7.0})) == found, "of a run on another device"
 
 

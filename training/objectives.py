@@ -105,7 +105,8 @@ def decorrelated(logits: Tensor, own: float = 0.2) -> Tensor:
 
     How much two classes go together is |sum over images of z_i z_j|.
     """
-    together = (logits.T @ logits).abs()
+    with torch.autocast(logits.device.type, enabled=False):
+        together = (logits.T @ logits).abs()
     apart = (together.amax(dim=1, keepdim=True) - together).fill_diagonal_(0)
     shares = apart / apart.sum(dim=1, keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
     return ((1 - own) * shares).fill_diagonal_(own)

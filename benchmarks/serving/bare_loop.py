@@ -19,6 +19,7 @@ import onnxruntime
 from benchmarks.serving.cores import Cores, pinned
 from benchmarks.serving.errors import BenchmarkError
 from benchmarks.serving.servers import ROOT
+from fsr_serve.session import start_onnxruntime
 
 
 class Loop(NamedTuple):
@@ -71,9 +72,7 @@ def bare_loop(model: Path, threads: int, cores: Cores) -> Iterator[BareLoop]:
 
 
 def main(model: str, threads: str) -> None:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = int(threads)
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = start_onnxruntime(Path(model), device="cpu", threads=int(threads))
     shape = session.get_inputs()[0].shape[1:]
     for line in sys.stdin:
         batch, seconds = line.split()

@@ -87,6 +87,10 @@ def report(arguments: Arguments) -> str:
     Each row is also kept in the run folder as soon as it is measured.
     """
     arguments.check()
+    if not arguments.random_start and arguments.restarts > 1:
+        raise DataError(
+            f"restarts is {arguments.restarts} without random starts, which would all end alike; leave one of the two"
+        )
     check_epsilon(arguments.epsilon)
     check_counts(arguments, "queries", "restarts")
     folder = RunFolder(arguments.checkpoint)

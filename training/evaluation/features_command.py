@@ -54,6 +54,8 @@ def report(arguments: Arguments) -> str:
     run = open_run(arguments.checkpoint, arguments.weights)
     threat = Threat(arguments.attack, arguments.epsilon, arguments.seed)
     threat.check_against(run)
+    if arguments.split == "train":
+        raise DataError("split is 'train', whose images are the neighbours; expected another, such as test")
     tests, tests_name = arguments.open_images(run.config)
     training, training_name = open_data(run.path, run.config, arguments.data, "train")
     training = spread(training, arguments.training_images, "training_images", least=max(KS))

@@ -69,7 +69,7 @@ def mask_statistics(separated: Separated) -> MaskStatistics:
     mask = 1 - separated.nonrobust_mask
     scores = separated.robustness_map
     return MaskStatistics(
-        torch.histc(mask.float(), bins=BINS, min=0, max=1).long().cpu(),
+        torch.histc(mask.double(), bins=BINS, min=0, max=1).long().cpu(),
         None if scores is None else int((scores.abs() > SATURATED_SCORE).sum()),
         *(x.abs().sum(dim=(0, 2, 3)).double().cpu() for x in (separated.nonrobust, separated.features)),
     )

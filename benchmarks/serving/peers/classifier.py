@@ -1,4 +1,4 @@
-"""What every peer does with a picture: the same decoding, session and answer as this server, and nothing more.
+"""What every peer does with a picture: the same session and answer as this server, and nothing more.
 
 BENCHMARK_MODEL is the folder of a model version, BENCHMARK_THREADS the threads of its session.
 """
@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
+
+from fsr_serve.session import start_onnxruntime
 
 TOP_K = 5
 
@@ -21,9 +22,8 @@ class Classifier:
         folder = Path(os.environ["BENCHMARK_MODEL"])
         manifest = json.loads((folder / "manifest.json").read_text())
         self.classes: list[str] = manifest["classes"]
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = int(os.environ["BENCHMARK_THREADS"])
-        self._session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
+        threads = int(os.environ["BENCHMARK_THREADS"])
+        self._session = start_onnxruntime(folder / "model.onnx", device="cpu", threads=threads)
 
     def predictions(self, images: np.ndarray) -> list[dict]:
         """float32 (n, 3, h, w) in [0, 1] -> n answers."""
