@@ -150,11 +150,13 @@ def test_what_is_refused_leaves_the_answers_to_requests_before_it_whole(port, sp
     assert answers.endswith(hashlib.sha256().hexdigest().encode())
 
 
-def test_what_is_not_http_is_refused(port):
+@pytest.mark.parametrize("size", [1, HEAD_BYTES, 10 * HEAD_BYTES])
+def test_what_is_not_http_is_refused_once(port, size):
     with connected(port) as client:
-        client.sendall(b"\x00\r\n\r\n")
+        client.sendall(b"\x00" * size)
         answer = read_to_the_end(client)
     assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"HTTP/1.1 ") == 1
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_http"
 
 

@@ -38,7 +38,9 @@ def colours():
 def test_every_objective_learns_with_every_module_in_one_epoch(colours, objective, module):
     """The loss falls from the first fifth of the epoch to the last, and every parameter gets a gradient."""
     torch.manual_seed(0)
-    rate = 0.01 if objective == "mart" else RECIPE.learning_rate  # MART's published rate: at a larger one it may jump
+    rate = (
+        0.01 if objective in ("mart", "trades") else RECIPE.learning_rate
+    )  # as published: at a larger one they may jump
     recipe = dataclasses.replace(RECIPE, objective=objective, learning_rate=rate)
     device = pick_device()
     state = State.create(run_config(colours, recipe, MODULES[module]), device, ALONE)

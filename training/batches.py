@@ -22,12 +22,13 @@ class Data:
     """More images of the same classes, usually generated, for the recipe's `extra_fraction` of each batch."""
 
     def scaled(self, scale: float, device: Device) -> "Data":
-        """With the images to learn from resized, in the device's memory where they fit."""
-        return Data(
-            _place(self.training.scaled(scale), device),
-            self.validation,
-            None if self.extra is None else _place(self.extra.scaled(scale), device),
-        )
+        """With the images to learn from resized, in the device's memory where all of them fit."""
+        training, extra = self.training.scaled(scale), None if self.extra is None else self.extra.scaled(scale)
+        size = training.pixels.nbytes + (0 if extra is None else extra.pixels.nbytes)
+        if device.has_room_for(size):
+            training = training.place(device.torch_device)
+            extra = None if extra is None else extra.place(device.torch_device)
+        return Data(training, self.validation, extra)
 
 
 def shuffled_batches(
@@ -58,7 +59,3 @@ def shuffled_batches(
 def _beside(images: ImageData, indices: Tensor) -> Tensor:
     """An epoch's indices where the images lie, so that a GPU is not waited for in every step."""
     return indices.to(images.pixels.device, non_blocking=True)
-
-
-def _place(images: ImageData, device: Device) -> ImageData:
-    return images.place(device.torch_device) if device.has_room_for(images.pixels.nbytes) else images

@@ -57,7 +57,8 @@ class Connection(ReadOrAborted):
             piece = data[start : start + HEAD_BYTES - self._bytes_outside]
             self._bytes_outside += len(piece)
             start += self._read(piece)  # begins to count anew where something ends
-            if self._bytes_outside == HEAD_BYTES or len(self.headers) > HEAD_FIELDS:
+            is_too_large = self._bytes_outside == HEAD_BYTES or len(self.headers) > HEAD_FIELDS
+            if is_too_large and not self._is_refused:
                 self._refuse(_too_large())
         if self._end is None and (self.cycle is None or self.cycle.response_complete):
             self._close_after(HEAD_SECONDS)  # uvicorn's keep-alive timeout ended with the first byte
