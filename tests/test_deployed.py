@@ -16,11 +16,15 @@ ROOT = Path(__file__).parent.parent
 EPSILON = 8 / 255
 
 
-@pytest.mark.parametrize(("accuracy", "status"), [(0.498, "pass"), (0.49, "fail")])
-def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, accuracy, status):
+@pytest.mark.parametrize(
+    ("precision", "accuracy", "status"),
+    [("fp32", 0.498, "pass"), ("fp32", 0.492, "fail"), ("bf16", 0.492, "pass"), ("bf16", 0.488, "fail")],
+)
+def test_a_deployed_file_is_held_to_its_checkpoint(tmp_path, precision, accuracy, status):
     ours = {"attack": "pgd20", "definition": "", "epsilon": 0.1, "n": 9, "data_sha256": "", "seed": 0, "accuracy": 0.5}
     ours |= {"runtime": "onnxruntime", "precision": "fp32"}
-    theirs = [ours | {"accuracy": accuracy}, ours | {"precision": "int8"}]  # the worst of all counts, not the last
+    other = ours | {"precision": precision, "accuracy": accuracy}
+    theirs = [other, ours | {"precision": "int8"}]  # the worst of all counts, not the last
     (tmp_path / "manifest.json").write_text(json.dumps({"accuracies": theirs, "checkpoint_accuracies": [ours]}))
     assert deployed(tmp_path).status == status
     assert "pgd20@25.5/255 (n = 9, onnxruntime, int8) 0.00" in deployed(tmp_path).found

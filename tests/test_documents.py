@@ -57,17 +57,18 @@ def test_every_metric_is_in_the_table(client):
 
 
 def test_the_accuracies_of_the_readme_are_those_of_the_manifest():
-    found = {(one["attack"], one["n"]): one["accuracy"] for one in MANIFEST["accuracies"]}
+    found = {(one["attack"], one["n"], one["precision"]): one["accuracy"] for one in MANIFEST["accuracies"]}
     of_checkpoint = {(one["attack"], one["n"]): one["accuracy"] for one in MANIFEST["checkpoint_accuracies"]}
     compared = 0
-    for name, n, in_torch, in_file, _ in rows(README, "attack | n"):
+    for name, n, in_torch, in_fp32, in_bf16, _ in rows(README, "attack | n"):
         key = ATTACKS.get(name), int(n.replace(",", ""))
-        if in_file:
-            assert shown(100 * found[key], in_file.removesuffix(" %")), (name, n)
-            compared += 1
+        for precision, told in {"fp32": in_fp32, "bf16": in_bf16}.items():
+            if told:
+                assert shown(100 * found[*key, precision], told.removesuffix(" %")), (name, n, precision)
+                compared += 1
         if in_torch and key in of_checkpoint:
             assert shown(100 * of_checkpoint[key], in_torch.removesuffix(" %")), (name, n)
-    assert compared == 8
+    assert compared == 8 + 5
 
 
 def test_the_evaluation_that_the_readme_shows_is_the_one_in_the_manifest():
