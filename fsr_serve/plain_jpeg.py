@@ -18,8 +18,8 @@ MARKERS = 2_000
 
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
-MARKER = re.compile(rb"\xff[^\x00\xff\x01\xd0-\xd8]")
-"""With a length behind it, or the end; the others are part of the pixels or stand alone."""
+MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""With a length behind it, or the end; the others are part of the pixels, stand alone or are passed over by libjpeg."""
 
 NOTES = b"\xff\xe1"
 """Starts EXIF and XMP, which may say that the picture is turned."""

@@ -81,9 +81,14 @@ def test_what_follows_a_picture_is_no_part_of_it():
     assert np.array_equal(pixels(encoded(noise(32, 32)) + padding), pixels(encoded(noise(32, 32))))
 
 
-@pytest.mark.parametrize(
-    "hiding", [b"\xff\xfe\0\x04\xff\xd9", b"\xff\xff\xfe\0\x02"], ids=["an end in a comment", "a fill byte"]
-)
+HIDING = {
+    "an end in a comment": b"\xff\xfe\0\x04\xff\xd9",
+    "a fill byte": b"\xff\xff\xfe\0\x02",
+    "a marker that libjpeg passes over": b"\xff\x02\x7f\xf0",
+}
+
+
+@pytest.mark.parametrize("hiding", HIDING.values(), ids=HIDING)
 def test_scans_that_something_is_put_between_are_counted(hiding):
     file = with_segments()
     scans = file[:-2] + (hiding + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0") * 300 + file[-2:]
