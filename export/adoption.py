@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,8 +151,8 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
             helper.make_node("Max", ["/fsr/answer", "/fsr/least"], ["/fsr/positive"]),
             helper.make_node("Log", ["/fsr/positive"], [LOGITS]),
         ]
-    inner = {IMAGES: "/fsr/inner_images", LOGITS: "/fsr/inner_logits"}  # ours must not clash with names inside
-    _rename(graph, inner | {given: "/fsr/images", answer: "/fsr/answer"})
+    ends = {given: "/fsr/images", answer: "/fsr/answer", "": ""}  # "": an optional input that is left out
+    _rename(graph, lambda name: ends.get(name, f"/inner/{name}"))  # ours must not clash with names inside
     nodes = [*before, *graph.node, *after]
     del graph.node[:], graph.input[:], graph.output[:], graph.value_info[:]
     graph.node.extend(nodes)
@@ -166,17 +166,17 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
     return model, image_shape
 
 
-def _rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
-    """Everywhere, also in branches and loops: a name stands for one value in all of a model."""
+def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
+    """Every value, everywhere, also in branches and loops: a name stands for one value in all of a model."""
     for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
-        named.name = names.get(named.name, named.name)
+        named.name = renamed(named.name)
     for node in graph.node:
         for values in (node.input, node.output):
             for index, name in enumerate(values):
-                values[index] = names.get(name, name)
+                values[index] = renamed(name)
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                _rename(inner, names)
+                _rename(inner, renamed)
 
 
 def _check_is_float(value: onnx.ValueInfoProto, path: Path) -> None:

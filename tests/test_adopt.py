@@ -73,6 +73,17 @@ def test_it_answers_as_the_file_does_on_normalised_pixels(tmp_path, images):
     np.testing.assert_allclose(found, normalised.reshape(4, -1) @ weight, atol=1e-3)
 
 
+def test_what_was_adopted_can_be_adopted(tmp_path, images):
+    classifier(tmp_path / "x.onnx")
+    adopt(Arguments(tmp_path / "x.onnx", tmp_path / "x" / "1", CLASSES))
+    for number in (2, 3):
+        before = tmp_path / "x" / str(number - 1) / "model.onnx"
+        adopt(Arguments(before, tmp_path / "x" / str(number), CLASSES))
+    first, *later = (OnnxModel(tmp_path / "x" / str(n) / "model.onnx", device="cpu", threads=1) for n in (1, 2, 3))
+    for model in later:
+        np.testing.assert_allclose(model.logits(images), first.logits(images), rtol=1e-5)
+
+
 def test_weights_are_stored_once_however_the_file_holds_them(tmp_path, images):
     def as_numbers(array, name):
         return helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel())
