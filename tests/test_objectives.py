@@ -174,3 +174,11 @@ def test_soft_targets_take_the_place_of_labels_wherever_the_true_class_is_meant(
     smoothed = F.cross_entropy(CLEAN, LABELS, label_smoothing=0.1)
     torch.testing.assert_close(losses["recalibration"], smoothed)
     torch.testing.assert_close(OBJECTIVES["at"].outer(CLEAN, None, soft, 0.0), smoothed)
+
+
+def test_the_correlation_of_logits_is_exact_under_autocast():
+    logits = torch.randn(64, 10, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = decorrelated(logits)
+    torch.testing.assert_close(found, decorrelated(logits))
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(10))

@@ -105,8 +105,8 @@ def decorrelated(logits: Tensor, own: float = 0.2) -> Tensor:
 
     How much two classes go together is |sum over images of z_i z_j|.
     """
-    with torch.autocast(logits.device.type, enabled=False):
-        together = (logits.T @ logits).abs()
+    exact = logits.double()  # autocast would multiply float32 in bfloat16
+    together = (exact.T @ exact).abs().float()
     apart = (together.amax(dim=1, keepdim=True) - together).fill_diagonal_(0)
     shares = apart / apart.sum(dim=1, keepdim=True).clamp(min=torch.finfo(apart.dtype).tiny)
     return ((1 - own) * shares).fill_diagonal_(own)
