@@ -143,7 +143,8 @@ def _bf16(path: Path, threads: int | None) -> Session | None:
     """The graph in OpenVINO, or None where the processor has no bf16."""
     try:
         return open_session(path, runtime="openvino", device="cpu", precision="bf16", threads=threads)
-    except DeviceError:
+    except DeviceError as error:
+        print(f"bf16 is left out: {error}", file=sys.stderr)
         return None
 
 

@@ -1,7 +1,7 @@
 """Who may do what: keys known by their SHA-256 only, in a file that is read again when it changes.
 
 [keys.shop]                     # printf %s "$KEY" | sha256sum
-sha256 = "2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae"
+sha256 = "<64 hex digits>"
 scopes = ["infer"]
 requests_per_second = 50        # in each worker; no limit when left out
 """

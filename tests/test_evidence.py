@@ -18,11 +18,11 @@ from versions import ADMIN, PNG, add_keys
 
 from export.checking import Arguments, calibrate
 from fsr_serve.checks.calibration import CHECKS, Calibration
-from fsr_serve.errors import ArtifactError, RejectedError, SettingsError
+from fsr_serve.errors import ArtifactError, RejectedError
 from fsr_serve.http.app import create_app
 from fsr_serve.requester import Requester
 from fsr_serve.server import Server
-from fsr_serve.settings import Settings, load_settings
+from fsr_serve.settings import Settings
 from fsr_serve.workers import Worker, make_folder
 
 SOMEBODY = Requester("1", None)
@@ -290,33 +290,3 @@ def test_together_the_checks_raise_no_more_false_alarms_than_one_may(start, monk
 def test_a_rate_at_which_nothing_could_be_found_does_not_start(start):
     with pytest.raises(ArtifactError, match=r"FSR_FALSE_ALARM_RATE is 0\.001 for 4 checks.*Expected at least 0\.0265"):
         start(false_alarm_rate=0.001)
-
-
-def test_a_version_that_was_not_calibrated_does_not_start_with_checks(models):
-    with pytest.raises(ArtifactError, match=r"never calibrated for checks. Do it with: python -m export\.checks"):
-        Server.start(Settings(models=models, checks=("probe",)), Worker(make_folder()))
-
-
-@pytest.mark.parametrize(
-    ("variables", "message"),
-    [
-        ({"FSR_CHECKS": "history,magic"}, "FSR_CHECKS"),
-        ({"FSR_CHECK_SHARE": "0.5"}, "FSR_CHECKS names no check"),
-        ({"FSR_CHECKS": "probe", "FSR_MAX_CHECK_IMAGES": "2"}, "FSR_MAX_CHECK_IMAGES is 2; expected at least"),
-        ({"FSR_CHECKS": "probe", "FSR_FALSE_ALARM_RATE": "0"}, "FSR_FALSE_ALARM_RATE"),
-    ],
-)
-def test_settings_of_checks_are_checked(monkeypatch, variables, message):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=message):
-        load_settings()
-
-
-def test_checks_are_named_in_a_variable_or_a_file(monkeypatch, tmp_path):
-    monkeypatch.setenv("FSR_CHECKS", "confidence, history")
-    assert load_settings().checks == ("confidence", "history")
-    monkeypatch.delenv("FSR_CHECKS")
-    (tmp_path / "fsr.toml").write_text('checks = ["probe"]\n')
-    monkeypatch.setenv("FSR_SETTINGS", str(tmp_path / "fsr.toml"))
-    assert load_settings().checks == ("probe",)

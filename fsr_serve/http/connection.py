@@ -28,8 +28,8 @@ HEAD_SECONDS = 30.0
 """From the start of a connection, or the first byte after an answer, to the end of the next head."""
 
 
-class _EndParsing(Exception):  # noqa: N818
-    """Of what still comes on this connection."""
+class _NoFurtherError(Exception):
+    """Ends the parsing of what still comes."""
 
 
 class Connection(ReadOrAborted):
@@ -39,7 +39,8 @@ class Connection(ReadOrAborted):
     """Read since a head, a piece of a body or a message ended."""
     _end: TimerHandle | None = None
     """Closes the connection."""
-    _is_refused = False
+    _is_ended = False
+    """What still comes is thrown away."""
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -53,12 +54,12 @@ class Connection(ReadOrAborted):
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
         start = 0
-        while start < len(data) and not (self._is_refused or self.transport.is_closing()):
+        while start < len(data) and not (self._is_ended or self.transport.is_closing()):
             piece = data[start : start + HEAD_BYTES - self._bytes_outside]
             self._bytes_outside += len(piece)
             start += self._read(piece)  # begins to count anew where something ends
             is_too_large = self._bytes_outside == HEAD_BYTES or len(self.headers) > HEAD_FIELDS
-            if is_too_large and not self._is_refused:
+            if is_too_large and not self._is_ended:
                 self._refuse(_too_large())
         if self._end is None and (self.cycle is None or self.cycle.response_complete):
             self._close_after(HEAD_SECONDS)  # uvicorn's keep-alive timeout ended with the first byte
@@ -66,12 +67,12 @@ class Connection(ReadOrAborted):
     def on_message_begin(self) -> None:
         if len(self.pipeline) == WAITING_REQUESTS:
             self._end_after_the_last()
-            raise _EndParsing
+            raise _NoFurtherError
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         if len(self.headers) > HEAD_FIELDS:
-            raise _EndParsing
+            raise _NoFurtherError
         if self.parser.should_upgrade():
             return
         self._bytes_outside = 0
@@ -85,7 +86,7 @@ class Connection(ReadOrAborted):
 
     def on_message_complete(self) -> None:
         if len(self.headers) > HEAD_FIELDS:
-            raise _EndParsing
+            raise _NoFurtherError
         if self.parser.should_upgrade():
             return
         self._bytes_outside = 0
@@ -100,7 +101,7 @@ class Connection(ReadOrAborted):
                 pass_over(self)
                 return int(offer.args[0])
         except (HttpParserError, HttpParserUpgrade):
-            if not self._is_refused and len(self.headers) <= HEAD_FIELDS:
+            if not self._is_ended and len(self.headers) <= HEAD_FIELDS:
                 self._refuse(_malformed())
         return len(piece)
 
@@ -122,7 +123,7 @@ class Connection(ReadOrAborted):
                 return
             cycle.disconnected = True  # what it would say has no place any more
             cycle.message_event.set()
-        self._is_refused = True
+        self._is_ended = True
         self.headers.clear()
         self.transport.write(answer)
         if self.transport.can_write_eof():
@@ -131,7 +132,7 @@ class Connection(ReadOrAborted):
 
     def _end_after_the_last(self) -> None:
         """Throw away what still comes, and close after the answer to the last request that came whole."""
-        self._is_refused = True
+        self._is_ended = True
         self.headers.clear()
         if self.cycle.more_body and self.pipeline:
             self.pipeline.popleft()
