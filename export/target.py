@@ -1,6 +1,7 @@
 """A new model version appears at its target whole, or not at all."""
 
 import contextlib
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def new_version(target: Path) -> Iterator[Path]:
 
 def check_target(target: Path) -> None:
     """Raise TargetError unless a version can be made there."""
-    if not (target.name.isdecimal() and int(target.name) > 0 and target.name == str(int(target.name))):
+    if not re.fullmatch("[1-9][0-9]*", target.name):
         raise TargetError(
             f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION, "
             "without zeros before it"
