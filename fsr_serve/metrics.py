@@ -39,6 +39,12 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=registry,
         )
+        self.unready = Gauge(
+            "fsr_unready_workers",
+            "Workers whose session stalls, fails or errs.",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.batches = Counter(
             "fsr_batches", "Batches, by why they started: full or idle.", ["reason"], registry=registry
         )

@@ -23,6 +23,7 @@ from fsr_serve.schemas import Prediction
 from fsr_serve.server import Server
 from fsr_serve.settings import FILE_VARIABLE, load_settings
 from fsr_serve.shared_metrics import share_metrics
+from fsr_serve.watchdog import watch
 from fsr_serve.workers import FOLDER_VARIABLE, Worker, make_folder
 
 logger = logging.getLogger("fsr_serve")
@@ -95,6 +96,7 @@ class FsrServe:
         logger.info("%s", server.summary)
         server.lifecycle.drain_on_sigterm(server.settings.drain_seconds)
         server.registry.follow_always()
+        self._watching = asyncio.get_running_loop().create_task(watch(server))
 
     @bentoml.api(route=BENTOML_ROUTE)  # type: ignore[untyped-decorator]
     def classify(self, image: bytes, /) -> dict[str, Any]:

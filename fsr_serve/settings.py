@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     max_check_images: int = Field(default=64, ge=1)
     """Images that wait to be checked; at least one whole request."""
 
+    unready_seconds: float = Field(default=60, ge=0, le=86_400)
+    """How long its session may stall, fail or err until a worker ends, for another to be started; 0: for ever."""
     access_log: bool = False
     """A line in the log for each answer but those of health and metrics."""
     drain_seconds: float = Field(default=5, ge=0, le=600)

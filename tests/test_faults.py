@@ -11,13 +11,11 @@ import time
 from collections import Counter
 
 import httpx
-import numpy as np
-import onnx
 import psutil
 import pytest
-from conftest import CLASSES, SIDE, as_json, picture
+from conftest import CLASSES, as_json, picture
 from load import load_of
-from onnx import TensorProto, helper, numpy_helper
+from odd_models import always, hanging
 from servers import running
 from versions import add_keys, damage, truncate
 
@@ -29,41 +27,6 @@ ADMIN = {"Authorization": "Bearer open sesame"}
 PNG = {"Content-Type": "image/png"}
 
 pytestmark = pytest.mark.system
-
-
-def always(path, answer, matrices=0):
-    """A model that calls every image CLASSES[answer], after so many products of 1024x1024 matrices."""
-    random = np.random.default_rng(0)
-    heavy = random.standard_normal((1024, 1024)).astype(np.float32)
-    nodes = [helper.make_node("ReduceMean", ["images"], ["mean"], axes=[1, 2, 3], keepdims=0)]
-    nodes.append(helper.make_node("Mul", ["mean", "zero"], ["nothing"]))
-    nodes.append(helper.make_node("ReduceSum", ["nothing"], ["sum"]))
-    last = "heavy"
-    for index in range(matrices):
-        nodes.append(helper.make_node("MatMul", [last, "heavy"], [f"product{index}"]))
-        nodes.append(helper.make_node("Tanh", [f"product{index}"], [f"bounded{index}"]))
-        last = f"bounded{index}"
-    nodes.append(helper.make_node("ReduceMean", [last], ["number"], keepdims=0))
-    nodes.append(helper.make_node("Mul", ["number", "sum"], ["naught"]))
-    nodes.append(helper.make_node("Unsqueeze", ["nothing", "one"], ["column"]))
-    nodes.append(helper.make_node("Add", ["column", "naught"], ["zeros"]))
-    nodes.append(helper.make_node("Add", ["zeros", "answer"], ["logits"]))
-    logits = np.zeros((1, 3), np.float32)
-    logits[0, answer] = 5
-    constants = {
-        "zero": np.float32(0),
-        "one": np.array([1], np.int64),
-        "answer": logits,
-        "heavy": heavy,
-    }
-    graph = helper.make_graph(
-        nodes,
-        "always",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["n", 3, SIDE, SIDE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3])],
-        [numpy_helper.from_array(value, name) for name, value in constants.items()],
-    )
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +117,22 @@ def test_a_killed_worker_takes_only_what_was_in_flight_there_and_comes_back(answ
         assert metric(client, address, "fsr_queue_images") == 0
         assert metric(client, address, "fsr_model_info") == 2
     print(f"{lost} lost of {statuses[200] + lost}; {connections} connections at the worker that was killed")
+
+
+def test_a_worker_whose_session_hangs_ends_and_another_takes_its_place(tmp_path):
+    hanging(tmp_path / "hanging.onnx")
+    adopt(Arguments(tmp_path / "hanging.onnx", tmp_path / "made" / "hanging" / "1", CLASSES))
+    limits = {"FSR_UNREADY_SECONDS": "1", "FSR_REQUEST_TIMEOUT_MS": "1000"}
+    with server(tmp_path / "made", tmp_path, **limits) as (address, process, client):
+        (hung,) = processes(process)
+        answer = client.post(f"{address}/classify", content=picture("white"), headers=PNG)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+        hung.wait(timeout=60)
+        wait_for(lambda: len(workers(client, address)) == 1)
+        assert client.get(f"{address}/readyz").status_code == 200
+        assert client.post(f"{address}/classify", content=RED, headers=PNG).status_code == 200
+        assert metric(client, address, "fsr_unready_workers") == 0
+    assert "not ready for" in (tmp_path / "log").read_text()
 
 
 def test_two_hundred_swaps_under_load_fail_nothing_and_name_no_wrong_version(answering, tmp_path):

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from conftest import picture
 
+from fsr_serve import watchdog
 from fsr_serve.errors import RequestError
+from fsr_serve.server import Server
+from fsr_serve.workers import Worker, make_folder
 
 
 class Broken:
@@ -98,3 +101,48 @@ def test_after_the_drain_requests_get_503(client, server):
     body = {"inputs": [{"name": "images", "shape": [1, 3, 16, 16], "datatype": "UINT8", "data": [0] * 768}]}
     response = client.post("/v2/models/colours/infer", json=body)
     assert (response.status_code, response.json()) == (503, {"error": "the server is stopping; ask another one"})
+
+
+async def watched(settings, monkeypatch, unready_seconds, until):
+    """Whether the watchdog has ended the worker by the time that `until`, given the server, is over."""
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    server = Server.start(settings.model_copy(update={"unready_seconds": unready_seconds}), Worker(make_folder()))
+    ended = asyncio.Event()
+    watching = asyncio.create_task(watchdog.watch(server, ended.set))
+    async with asyncio.timeout(60):
+        await until(server, ended)
+    watching.cancel()
+    return ended.is_set()
+
+
+async def is_counted(server, unready):
+    while server.metrics.unready._value.get() != unready:
+        await asyncio.sleep(0.01)
+
+
+def test_a_worker_whose_session_goes_on_failing_ends(settings, monkeypatch):
+    async def until(server, ended):
+        server.classifier.batcher.session = Broken(fail)
+        await ended.wait()
+        await is_counted(server, unready=1)
+
+    assert asyncio.run(watched(settings, monkeypatch, 0.3, until))
+
+
+def test_a_worker_whose_session_recovers_does_not_end(settings, monkeypatch):
+    async def until(server, ended):
+        good, server.classifier.batcher.session = server.classifier.batcher.session, Broken(fail)
+        await is_counted(server, unready=1)
+        server.classifier.batcher.session = good
+        await is_counted(server, unready=0)
+
+    assert not asyncio.run(watched(settings, monkeypatch, 60, until))
+
+
+def test_without_a_limit_no_worker_ends(settings, monkeypatch):
+    async def until(server, ended):
+        server.classifier.batcher.session = Broken(fail)
+        await is_counted(server, unready=1)
+        await asyncio.sleep(0.5)
+
+    assert not asyncio.run(watched(settings, monkeypatch, 0, until))
