@@ -5,6 +5,8 @@ from time import perf_counter
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from fsr_serve.errors import RejectedError, RequestError
+
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BATCH_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 P_VALUE_BUCKETS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
@@ -82,6 +84,12 @@ class Metrics:
         self.check_duration = Histogram(
             "fsr_check_duration_seconds", "Of all checks on up to 8 images.", buckets=BUCKETS, registry=registry
         )
+
+    def count_refusal(self, error: RequestError) -> None:
+        """A request that was refused as a whole."""
+        self.errors.labels(error.code).inc()
+        if isinstance(error, RejectedError):
+            self.rejected.labels(error.code).inc()
 
 
 class Stages:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from uvicorn.config import HTTP_PROTOCOLS
 from fsr_serve.errors import RequestError, SettingsError
 from fsr_serve.http.app import BENTOML_ROUTE, OwnRoutesFirst, create_app
 from fsr_serve.http.classify import DEFAULT_TOP_K
+from fsr_serve.http.connection import Connection
 from fsr_serve.metrics import Stages
 from fsr_serve.requester import Requester
 from fsr_serve.schemas import Prediction
@@ -126,11 +128,14 @@ class _OwnRoutesOutermost(bentoml.Service[Any]):  # type: ignore[misc]
     __slots__ = ()
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        # the worker starts uvicorn next, and has no option for its connections
-        HTTP_PROTOCOLS["auto"] = "fsr_serve.http.connection:Connection"
         current_service = bentoml.get_current_service  # bentoml finds its names anew at each use
-        own = create_app(lambda: current_service().server)
-        return OwnRoutesFirst(super().to_asgi(is_main=is_main), own)
+
+        def server() -> Server:
+            return current_service().server  # type: ignore[no-any-return]
+
+        # the worker starts uvicorn next, and has no option for its connections
+        HTTP_PROTOCOLS["auto"] = partial(Connection, count=lambda error: server().metrics.count_refusal(error))  # type: ignore[assignment]
+        return OwnRoutesFirst(super().to_asgi(is_main=is_main), create_app(server))
 
 
 FsrServe.__class__ = _OwnRoutesOutermost  # type: ignore[method-assign]

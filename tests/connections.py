@@ -5,6 +5,7 @@ import hashlib
 import socket
 import threading
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import uvicorn
@@ -48,9 +49,10 @@ class Started(NamedTuple):
 
 
 @contextmanager
-def started(app, listening=None, **options):
-    """A server of this app with these options of uvicorn."""
-    config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="critical", **options)
+def started(app, listening=None, count=lambda error: None, **options):
+    """A server of this app with these options of uvicorn; `count` is told of what the connection refuses."""
+    connection = partial(Connection, count=count)
+    config = uvicorn.Config(app, http=connection, lifespan="off", log_level="critical", **options)
     server = uvicorn.Server(config)
     with listening or socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

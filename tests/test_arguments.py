@@ -141,6 +141,7 @@ def test_a_run_is_gone_on_with_as_it_was_begun(checkpoint, tiny_data):
     assert (bare.recipe, bare.architecture.width, bare.image_shape) == (begun.recipe, 4, (16, 16))
     same = ["--recipe", "fast", "--epochs", "6", "--held-out", "32", "--width", "4", "--image-shape", "16", "16"]
     assert parse([*given, *same]) == bare
+    parse([*given, "--after", "layer4"])  # where the paper has it, so that the run does too
     assert parse([*given, "--compile", "--deterministic"]).compile
 
 

@@ -16,9 +16,10 @@ from benchmarks.serving.open_loop.answers import Answers, drive_openly
 from benchmarks.serving.open_loop.generator import BROKEN, UNANSWERED
 from benchmarks.serving.open_loop.poisson import dealt, even_arrivals, poisson_arrivals
 from benchmarks.serving.pictures import raw, small_jpegs, tensor
-from benchmarks.serving.rows import Row, ratios, spread
+from benchmarks.serving.rows import Row, ratios
 from benchmarks.serving.servers import _are_equal
 from benchmarks.serving.wrk import parse
+from training.pairs import quartiles
 
 
 def test_poisson_arrivals_have_the_rate_and_exponential_gaps():
@@ -68,8 +69,7 @@ def test_wrk_without_a_summary_is_an_error_with_its_words():
 def test_ratios_are_of_rounds_and_their_quartiles_lie_between_them():
     found = ratios([2, 30, 400], [1, 10, 100])
     assert found == (2, 3, 4)
-    assert spread(found) == (2.5, 3, 3.5)
-    assert spread([7.0]) == (7, 7, 7)
+    assert quartiles(found) == (2.5, 3, 3.5)
     with pytest.raises(ValueError, match="shorter"):
         ratios([1, 2], [1])
 

@@ -160,6 +160,16 @@ def test_what_is_not_http_is_refused_once(port, size):
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "malformed_http"
 
 
+def test_what_is_refused_is_counted():
+    refused = []
+    with serving(count=refused.append) as port:
+        for sent in (b"no HTTP\r\n\r\n", head_of(HEAD_BYTES + 1, b"a: b\r\n"), GET[:-2] + b"Connection: close\r\n\r\n"):
+            with connected(port) as client:
+                client.sendall(sent)
+                read_to_the_end(client)
+    assert [(error.status, error.code) for error in refused] == [(400, "malformed_http"), (431, "head_too_large")]
+
+
 @pytest.mark.parametrize("behind", [b"", GET], ids=["alone", "with another behind it"])
 def test_a_request_notices_that_its_client_left(behind):
     has_left = threading.Event()

@@ -88,8 +88,9 @@ def test_a_client_refused_while_sending_reads_its_413(address, announced):
     assert b"body_too_large" in answer
 
 
-def test_a_head_without_end_is_refused(address):
+def test_a_head_without_end_is_refused_and_counted(address):
     assert b" 431 Request Header Fields Too Large\r\n" in answer_to_a_large_head(address)
+    assert 'fsr_errors_total{code="head_too_large"} 1.0' in httpx.get(f"{address}/metrics").text
 
 
 def answer_to_a_large_head(address):

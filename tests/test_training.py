@@ -73,7 +73,8 @@ def test_every_backbone_trains_with_the_fast_recipe(tiny_data, tmp_path, model):
 
 
 def test_a_run_starts_from_the_weights_of_another(checkpoint, tiny_data, tmp_path):
-    run(training_arguments(tiny_data, tmp_path / "run", start=checkpoint, epochs=1, learning_rate=1e-9))
+    paper = {"after": ("layer4",)}  # what the other one has by default
+    run(training_arguments(tiny_data, tmp_path / "run", start=checkpoint, epochs=1, learning_rate=1e-9, **paper))
     expected, found = (RunFolder(folder).load_model("best").state_dict() for folder in (checkpoint, tmp_path / "run"))
     torch.testing.assert_close(found["network.linear.weight"], expected["network.linear.weight"])
     with pytest.raises(ArgumentError, match="expected the same network"):

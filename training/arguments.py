@@ -135,6 +135,6 @@ def _check_is_as_begun(arguments: Arguments, begun: Arguments) -> None:
 
 def _choices(arguments: Arguments) -> dict[str, Any]:
     """What shapes a run, by the names of the options."""
-    choices = vars(arguments) | vars(arguments.recipe) | vars(arguments.architecture)
+    choices = vars(arguments) | vars(arguments.recipe) | vars(arguments.architecture.spelt_out)
     choices |= {"recipe": choices.pop("recipe_name"), "model": choices.pop("name")}
     return {name: value for name, value in choices.items() if name not in OF_NO_CONSEQUENCE | {"architecture"}}

@@ -4,9 +4,9 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import tyro
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -17,7 +17,7 @@ from torch import Tensor
 from training.data import ImageData
 from training.decoding import JpegScale
 from training.lock import LockedError, locked
-from training.models import FSRNet, create_model
+from training.models import BACKBONES, FSRNet, create_model
 from training.recipes import Recipe, RecipeName
 from training.source import DataError
 
@@ -59,6 +59,15 @@ class Architecture:
         """For reports: resnet18 with FSR."""
         module = "FSR" if self.fsr else self.rival and self.rival.upper()
         return f"{self.name} with {module}" if module else self.name
+
+    @property
+    def spelt_out(self) -> Self:
+        """The same network with what the paper decides by default; one of an unknown name as it is."""
+        if (backbone := BACKBONES.get(self.name)) is None:
+            return self
+        width = backbone.width if self.width is None else self.width
+        after = (backbone.fsr_after,) if self.after is None else self.after
+        return replace(self, width=width, after=after)
 
 
 @with_config(STRICT)
@@ -180,11 +189,12 @@ class RunFolder:
 
     def save_environment(self, environment: Mapping[str, Any], epoch: int) -> None:
         """Note what the run trains on from `epoch` on; what it trained on before stays noted."""
-        earlier = [part for part in self._environments() if part.get("from_epoch", 1) < epoch]
+        earlier = [part for part in self.environments() if part.get("from_epoch", 1) < epoch]
         first, *later = [*earlier, {"from_epoch": epoch, **environment}]
         _write_text(self._environment_path, json.dumps({**first, "later": later}, indent=2) + "\n")
 
-    def _environments(self) -> list[dict[str, Any]]:
+    def environments(self) -> list[dict[str, Any]]:
+        """What each part of the run was trained on, in order; nothing where that was not kept."""
         if not self._environment_path.exists():
             return []
         try:
@@ -192,7 +202,7 @@ class RunFolder:
             return [first, *first.pop("later", [])]
         except (ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{self._environment_path} is damaged: {error}. Delete it; the run goes on without"
+                f"{self._environment_path} is damaged: {error}. Delete it; the run and its reports do without"
             ) from error
 
     def config(self) -> RunConfig:

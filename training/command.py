@@ -148,7 +148,7 @@ def _config(arguments: Arguments, images: ImageData, extra: ImageData | None) ->
 
 def _check_start(started: RunConfig, config: RunConfig, images: ImageData) -> None:
     """Raises ArgumentError for another network, or one that has been trained on what is now held out."""
-    if started.model != config.model:
+    if started.model.spelt_out != config.model.spelt_out:
         raise ArgumentError(f"--start {config.start} holds {started.model}; expected the same network, {config.model}")
     if started.data_sha256 != config.data_sha256:
         return

@@ -6,7 +6,7 @@ Absolute times are of this machine, ratios travel better.
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -22,6 +22,14 @@ class Pair(NamedTuple):
     reference: Call
 
 
+class Quartiles(NamedTuple):
+    """Of one figure over pairs or rounds."""
+
+    low: float
+    median: float
+    high: float
+
+
 class Measured(NamedTuple):
     """Seconds of each call, pair by pair."""
 
@@ -29,8 +37,8 @@ class Measured(NamedTuple):
     reference: list[float]
 
     @property
-    def ratio(self) -> tuple[float, float, float]:
-        """The quartiles of the pairs' ratios."""
+    def ratio(self) -> Quartiles:
+        """Of the pairs' ratios."""
         return quartiles([one / other for one, other in zip(self.candidate, self.reference, strict=True)])
 
     @property
@@ -63,9 +71,8 @@ def timed(call: Call, wait: Callable[[], None] = lambda: None) -> float:
     return time.perf_counter() - started
 
 
-def quartiles(values: list[float]) -> tuple[float, float, float]:
-    """Of any number of values, one included; they lie among the values."""
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """By interpolation between the values; of a single one, that value."""
     if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
+        return Quartiles(values[0], values[0], values[0])
+    return Quartiles(*statistics.quantiles(values, n=4, method="inclusive"))

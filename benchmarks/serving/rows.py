@@ -4,15 +4,9 @@ import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from training.pairs import quartiles
+
 HEADER = "| figure | median (quartiles) | wanted | medians behind it |\n|---|---|---|---|"
-
-
-class Spread(NamedTuple):
-    """Of one figure over rounds."""
-
-    low: float
-    median: float
-    high: float
 
 
 class Row(NamedTuple):
@@ -28,20 +22,13 @@ class Row(NamedTuple):
     def markdown(self) -> str:
         if not self.values:
             return f"| {self.name} | not run | {self.wanted} | {self.behind} |"
-        low, median, high = (_short(value) for value in spread(self.values))
+        low, median, high = (_short(value) for value in quartiles(self.values))
         return f"| {self.name} | {median} ({low} - {high}) | {self.wanted} | {self.behind} |"
 
     @property
     def json(self) -> dict:
-        found = spread(self.values)._asdict() if self.values else {}
+        found = quartiles(self.values)._asdict() if self.values else {}
         return {**found, "name": self.name, "values": self.values, "wanted": self.wanted, "behind": self.behind}
-
-
-def spread(values: Sequence[float]) -> Spread:
-    """Quartiles by interpolation between the values; of a single one, that value."""
-    if len(values) == 1:
-        return Spread(values[0], values[0], values[0])
-    return Spread(*statistics.quantiles(values, n=4, method="inclusive"))
 
 
 def ratios(candidate: Sequence[float], reference: Sequence[float]) -> tuple[float, ...]:

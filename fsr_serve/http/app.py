@@ -13,14 +13,13 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fsr_serve.errors import RejectedError, RequestError, without_frames
+from fsr_serve.errors import RequestError, without_frames
 from fsr_serve.http import admin, open_inference, openapi
 from fsr_serve.http.classify import classify, classify_file
 from fsr_serve.http.page import PAGE_POLICY, page
 from fsr_serve.http.responses import ErrorResponse, ErrorShape, detailed, plain
 from fsr_serve.http.served_request import ServedRequest, plain_or_new
 from fsr_serve.keys import Scope as KeyScope
-from fsr_serve.metrics import Metrics
 from fsr_serve.schemas import Liveness, Readiness
 from fsr_serve.server import Server
 
@@ -165,14 +164,8 @@ class _Observed:
             )
 
     def _refuse(self, request: ServedRequest, error: RequestError) -> Response:
-        _count(request.server.metrics, error)
+        request.server.metrics.count_refusal(error)
         return ErrorResponse(error, request.request_id, self._shape, body_ended=request.body_ended)
-
-
-def _count(metrics: Metrics, error: RequestError) -> None:
-    metrics.errors.labels(error.code).inc()
-    if isinstance(error, RejectedError):
-        metrics.rejected.labels(error.code).inc()
 
 
 async def _page(request: Request) -> Response:
@@ -206,7 +199,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     code = "method_not_allowed" if error.status_code == 405 else "not_found"
     message = f"{request.method} {request.scope['path'][:200]}: {error.detail}"
     refusal = RequestError(error.status_code, code, message)
-    _count(request.app.state.server().metrics, refusal)
+    request.app.state.server().metrics.count_refusal(refusal)
     shape = plain if _is_open_inference(request.scope) else detailed
     return ErrorResponse(refusal, _request_id(request), shape, body_ended=False, headers=dict(error.headers or {}))
 

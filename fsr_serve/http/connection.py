@@ -4,6 +4,8 @@ Its parser keeps a head, and the trailers after a body, in memory until their en
 """
 
 from asyncio import TimerHandle, Transport
+from collections.abc import Callable
+from typing import Any
 
 from httptools import HttpParserError, HttpParserUpgrade
 from pydantic_core import to_json
@@ -41,6 +43,11 @@ class Connection(ReadOrAborted):
     """Closes the connection."""
     _is_ended = False
     """What still comes is thrown away."""
+
+    def __init__(self, *given: Any, count: Callable[[RequestError], None], **named: Any) -> None:
+        """`count` is told of what is refused here, before there is a request; the rest is uvicorn's."""
+        super().__init__(*given, **named)
+        self._count = count
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -114,8 +121,9 @@ class Connection(ReadOrAborted):
             self._end.cancel()
             self._end = None
 
-    def _refuse(self, answer: bytes) -> None:
+    def _refuse(self, error: RequestError) -> None:
         """Throw away what still comes: closing with unread data would reset the client's connection."""
+        self._count(error)
         cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             if cycle is not self._running or cycle.response_started or not cycle.more_body:
@@ -125,7 +133,7 @@ class Connection(ReadOrAborted):
             cycle.message_event.set()
         self._is_ended = True
         self.headers.clear()
-        self.transport.write(answer)
+        self.transport.write(_answer(error))
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._close_after(LINGER_SECONDS)
@@ -143,13 +151,13 @@ class Connection(ReadOrAborted):
         self.flow.resume_reading()
 
 
-def _too_large() -> bytes:
+def _too_large() -> RequestError:
     message = f"the head or the trailers have more than {HEAD_BYTES} bytes, or {HEAD_FIELDS} fields; shorten them"
-    return _answer(RequestError(431, "head_too_large", message))
+    return RequestError(431, "head_too_large", message)
 
 
-def _malformed() -> bytes:
-    return _answer(RequestError(400, "malformed_http", "this is no request of HTTP/1.1; send one as RFC 9112 has it"))
+def _malformed() -> RequestError:
+    return RequestError(400, "malformed_http", "this is no request of HTTP/1.1; send one as RFC 9112 has it")
 
 
 def _answer(error: RequestError) -> bytes:

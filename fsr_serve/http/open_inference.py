@@ -1,10 +1,10 @@
 """Open Inference Protocol V2 over REST: what Triton's and KServe's clients speak."""
 
 import asyncio
-import json
 from functools import partial
 
 import numpy as np
+from pydantic_core import to_json
 from starlette.responses import JSONResponse, Response
 
 from fsr_serve import __version__
@@ -13,6 +13,7 @@ from fsr_serve.classifier import Classifier
 from fsr_serve.errors import RequestError
 from fsr_serve.http.body import read_body
 from fsr_serve.http.open_inference_tensors import InferCall, encode, parse
+from fsr_serve.http.responses import AnswerResponse
 from fsr_serve.http.served_request import ServedRequest
 from fsr_serve.http.waiting import request_timeout, while_connected
 from fsr_serve.metrics import Stages
@@ -89,8 +90,8 @@ async def infer(request: ServedRequest) -> Response:
     if call.request.id is not None:
         answer["id"] = call.request.id
     if not call.is_binary_output:
-        return JSONResponse(answer)
-    header = json.dumps(answer).encode()
+        return AnswerResponse(answer)
+    header = to_json(answer)
     return Response(
         header + binary, media_type="application/octet-stream", headers={JSON_BYTES_HEADER: str(len(header))}
     )

@@ -1,6 +1,5 @@
 """Run folders as reports see them: what was trained, how it departs from the paper, what was measured."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -8,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from training.checkpoint import CheckpointError, RunConfig, RunFolder
+from training.checkpoint import RunConfig, RunFolder
 from training.data import HELD_OUT
 from training.data_sets import DATA_SETS
 from training.evaluation.results import Result, load_results, weights_sha256
@@ -60,7 +59,7 @@ class Run:
     @property
     def but_for_the_seed(self) -> RunConfig:
         """The same for runs that repeat each other with another seed."""
-        return replace(self.config, seed=0, data="", data_name="")
+        return replace(self.config, model=self.config.model.spelt_out, seed=0, data="", data_name="")
 
     def departures(self) -> tuple[str, ...]:
         """What the paper (section 4.1, for this data set) does otherwise, in words."""
@@ -105,7 +104,7 @@ def _word(value: object) -> str:
 def load_run(path: Path) -> Run:
     """Raises CheckpointError where the folder is none of a run, or damaged."""
     folder = RunFolder(path)
-    parts = _noted(path / "environment.json")
+    parts = folder.environments()
     hardware = (part.get("gpu") or part.get("processor") for part in parts)
     formats = (part.get("format") for part in parts)
     return Run(
@@ -116,17 +115,6 @@ def load_run(path: Path) -> Run:
         hardware=" and ".join(dict.fromkeys(filter(None, hardware))),
         formats=tuple(dict.fromkeys(filter(None, formats))),
     )
-
-
-def _noted(path: Path) -> list[dict[str, Any]]:
-    """What each part of it was trained on, in order; nothing where that was not kept."""
-    if not path.exists():
-        return []
-    try:
-        first = json.loads(path.read_text())
-        return [first, *first.get("later", [])]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}. Delete it; reports do without") from error
 
 
 def _of_present_weights(path: Path) -> Iterator[Result]:
