@@ -152,7 +152,7 @@ class Classifier:
         `deadline` is a time of the running loop. Raises RequestError when the request as a whole is not admitted or
         not done in time, and for evidence without checks.
         """
-        with self._room_for_evidence(len(encoded) if with_evidence else 0):
+        with self._room_for_evidence(len(encoded) if with_evidence else 0, deadline):
             decoded = await self.decode(encoded, stages, deadline)
             pixels = [image for image in decoded if not isinstance(image, RequestError)]
             if not pixels:
@@ -172,7 +172,7 @@ class Classifier:
         return [image if isinstance(image, RequestError) else next(predictions) for image in decoded]
 
     @contextmanager
-    def _room_for_evidence(self, count: int) -> Iterator[None]:
+    def _room_for_evidence(self, count: int, deadline: float) -> Iterator[None]:
         """Kept from the start, so that no work goes into images that the checks have no time for."""
         if not count:
             yield
@@ -181,7 +181,7 @@ class Classifier:
                 400, "no_checks", "evidence is true but this server runs no checks; FSR_CHECKS names them"
             )
         else:
-            with self._checker.room(count):
+            with self._checker.room(count, deadline):
                 yield
 
     async def decode(

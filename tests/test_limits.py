@@ -37,7 +37,7 @@ def test_the_share_of_requests_that_is_watched_is_the_one_that_was_set(settings,
 
     async def serve():
         image = np.zeros((1, 3, SIDE, SIDE), np.uint8)
-        with checker.room(1):
+        with checker.room(1, asyncio.get_running_loop().time() + 60):
             for _ in range(requests):
                 checker.watch(image, asyncio.get_running_loop().time() + 60, Requester("1", None))
 

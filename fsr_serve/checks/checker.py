@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import random
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from time import perf_counter
 import numpy as np
 
 from fsr_serve.artifact import CHECKS_FILE, ModelVersion
+from fsr_serve.batch_time import BatchTime
+from fsr_serve.batcher import EXPECTED_SHARE
 from fsr_serve.checks.alarms import Alarms
 from fsr_serve.checks.calibration import CHECKS, Calibration, CheckName
 from fsr_serve.checks.history import QueryHistory
@@ -62,6 +65,7 @@ class Checker:
         )
         self._of_graphs: list[CheckName] = [name for name in settings.checks if name != "history"]
         self._queued = 0
+        self._check_time = BatchTime()
         self._thread = ThreadPoolExecutor(1, "checks")
         self._history_thread = ThreadPoolExecutor(1, "history")
         self._alarms = Alarms()
@@ -103,21 +107,35 @@ class Checker:
             raise ArtifactError(f"the graphs of the checks cannot run: {error}") from error
 
     @contextmanager
-    def room(self, count: int) -> Iterator[None]:
-        """Keep room for `count` images among those that wait to be checked. Raises RejectedError 429 `checks_busy`."""
+    def room(self, count: int, deadline: float) -> Iterator[None]:
+        """Keep room for `count` images among those that wait to be checked.
+
+        `deadline` is a time of the running loop. Raises RejectedError 429 `checks_busy` where there is no room, or
+        where their turn is expected to end too late.
+        """
         if self._queued + count > self._settings.max_check_images:
-            raise RejectedError(
-                429,
-                "checks_busy",
-                f"{self._queued} images wait to be checked; at most {self._settings.max_check_images} may, with these "
-                f"{count}. Come back later, or ask without evidence",
-                retry_after_seconds=1,
+            raise self._busy(f"at most {self._settings.max_check_images} may, with these {count}")
+        remaining = deadline - asyncio.get_running_loop().time()
+        seconds = self._check_time.predict(self._queued + count, AT_A_TIME)
+        if self._queued and seconds > EXPECTED_SHARE * remaining:  # idle checks always try, or no estimate would mend
+            raise self._busy(
+                f"with these {count} they would take about {seconds:.3f} seconds, more than {EXPECTED_SHARE:.0%} of "
+                f"the {remaining:.3f} to the deadline"
             )
         self._queued += count
         try:
             yield
         finally:
             self._queued -= count
+
+    def _busy(self, reason: str) -> RejectedError:
+        seconds = self._check_time.predict(self._queued, AT_A_TIME)
+        return RejectedError(
+            429,
+            "checks_busy",
+            f"{self._queued} images wait to be checked; {reason}. Come back later, or ask without evidence",
+            retry_after_seconds=max(1, math.ceil(seconds)),
+        )
 
     @property
     def has_history(self) -> bool:
@@ -193,7 +211,9 @@ class Checker:
             p_values = {name: self._calibration.p_values(name, observed.signals) for name in self._of_graphs}
             parts = [self._parts(observed.heads, index) for index in range(len(some))]
             found += zip(self._results(p_values, requester), parts, strict=True)
-            self._metrics.check_duration.observe(perf_counter() - started)
+            seconds = perf_counter() - started
+            self._check_time.observe(len(some), seconds)
+            self._metrics.check_duration.observe(seconds)
         return found
 
     def _evidence(self, results: Results, parts: FsrEvidence, remembered: Results) -> Evidence:
