@@ -33,6 +33,8 @@ from fsr_serve.session import OnnxModel
 
 BATCHES = (1, 3)
 """Sizes that are tried."""
+MOST_SIDE = 4096
+"""Of an image, in pixels."""
 WITHOUT_TORCH = "the version was made from an ONNX file alone"
 
 
@@ -107,11 +109,9 @@ def adopt(arguments: Arguments) -> None:
 
 def _check_ranges(arguments: Arguments) -> None:
     """Raise ExportError for what no file could be served with."""
-    classes, shape = arguments.classes, arguments.image_shape
+    classes = arguments.classes
     if len(classes) < 2 or len(set(classes)) < len(classes):
         raise ExportError(f"classes are {', '.join(classes) or 'none'}; expected two or more different names")
-    if shape is not None and min(shape) < 1:
-        raise ExportError(f"image_shape is {shape}; expected a height and a width of 1 pixel or more")
     if not all(map(math.isfinite, arguments.mean)):
         raise ExportError(f"mean is {arguments.mean}; expected finite numbers")
     if not all(0 < value < math.inf for value in arguments.std):
@@ -140,6 +140,8 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
     for value in (inputs[0], outputs[0]):
         _check_is_float(value, arguments.model)
     image_shape = arguments.image_shape or _image_shape(inputs[0], arguments.model)
+    if not 1 <= min(image_shape) <= max(image_shape) <= MOST_SIDE:
+        raise ExportError(f"image_shape is {image_shape}; expected a height and a width of 1 to {MOST_SIDE} pixels")
     given, answer = inputs[0].name, outputs[0].name
     before = [
         helper.make_node("Sub", [IMAGES, "/fsr/mean"], ["/fsr/centred"]),
@@ -168,7 +170,8 @@ def _adapted(model: onnx.ModelProto, arguments: Arguments) -> tuple[onnx.ModelPr
 
 def _rename(graph: onnx.GraphProto, renamed: Callable[[str], str]) -> None:
     """Every value, everywhere, also in branches and loops: a name stands for one value in all of a model."""
-    for named in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
+    sparse = (tensor.values for tensor in graph.sparse_initializer)
+    for named in (*graph.initializer, *sparse, *graph.input, *graph.output, *graph.value_info):
         named.name = renamed(named.name)
     for node in graph.node:
         for values in (node.input, node.output):

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from fsr_serve.artifact import (
     file_sha256,
     read_version,
 )
-from fsr_serve.files import sync
+from fsr_serve.files import is_plain, sync
 from training.lock import in_turn
 
 
@@ -36,31 +36,43 @@ def open_version(path: Path) -> ModelVersion:
         return version
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest and its digest into the version's folder; its other files are there already.
+def write_manifest(path: Path, manifest: Manifest, others: Mapping[str, bytes] | None = None) -> None:
+    """Write the manifest and its digest into the version's folder, and other files of it that change with them.
 
-    Interrupted between the two, it leaves a version that is refused until it is opened to be changed.
+    Raises OSError, changing nothing. Interrupted while they are put in place, it leaves a version that is refused
+    until it is opened to be changed.
     """
     manifest_bytes = (manifest.model_dump_json(indent=2) + "\n").encode()
-    contents = {
-        MANIFEST_FILE: manifest_bytes,
-        DIGEST_FILE: digest_line(hashlib.sha256(manifest_bytes).hexdigest()),
-    }
-    for name, content in contents.items():
-        part_of(path, name).write_bytes(content)
-        sync(part_of(path, name))
-    sync(path.parent)
+    digest = digest_line(hashlib.sha256(manifest_bytes).hexdigest())
+    contents = {MANIFEST_FILE: manifest_bytes, DIGEST_FILE: digest} | dict(others or {})
+    try:
+        for name, content in contents.items():
+            _write_part(path, name, content)
+        sync(path.parent)
+    except BaseException:
+        for name in contents:
+            _part_of(path, name).unlink(missing_ok=True)
+        raise
     for name in contents:
         put_in_place(path, name)
 
 
-def part_of(path: Path, name: str) -> Path:
+def put_in_place(path: Path, name: str) -> None:
+    _part_of(path, name).replace(path / name)
+
+
+def _part_of(path: Path, name: str) -> Path:
     """Where a file of the version is written before it is put in place."""
     return path.parent / f".{path.name}.{name}"
 
 
-def put_in_place(path: Path, name: str) -> None:
-    part_of(path, name).replace(path / name)
+def _write_part(path: Path, name: str, content: bytes) -> None:
+    part = _part_of(path, name)
+    part.unlink(missing_ok=True)  # of an interrupted change; a link that was laid there is not followed
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(content)
+    part.chmod(0o644)  # the server may be another user
+    sync(part)
 
 
 def _finish_change(path: Path) -> None:
@@ -68,10 +80,12 @@ def _finish_change(path: Path) -> None:
 
     No other may be writing.
     """
-    part, manifest = part_of(path, DIGEST_FILE), path / MANIFEST_FILE
-    if part.exists() and manifest.exists() and part.read_bytes() == digest_line(file_sha256(manifest)):
+    part, manifest = _part_of(path, DIGEST_FILE), path / MANIFEST_FILE
+    if not is_plain(manifest):
+        return  # reading the version says so
+    if is_plain(part) and part.read_bytes() == digest_line(file_sha256(manifest)):
         put_in_place(path, DIGEST_FILE)
     with contextlib.suppress(OSError, ValidationError):  # reading the version says what is wrong
         for name, expected in Manifest.model_validate_json(manifest.read_bytes()).files.items():
-            if part_of(path, name).exists() and file_sha256(part_of(path, name)) == expected:
+            if is_plain(_part_of(path, name)) and file_sha256(_part_of(path, name)) == expected:
                 put_in_place(path, name)

@@ -3,30 +3,34 @@
 Nothing here imports torch.
 """
 
+import hashlib
 import sys
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 
 from export.arguments import VersionArguments, check_at_least, check_epsilon
-from export.changing import being_changed, open_version, part_of, put_in_place, write_manifest
+from export.changing import being_changed, open_version, write_manifest
 from export.check_figures import RATES, Measured, Setting, attacked, figures_of, signals_on
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
-from export.measuring import check_can_measure, check_is_unsigned
+from export.measuring import check_can_measure, check_is_as_measured, runtime_of
 from export.searches import SEARCHES, Searcher
-from fsr_serve.artifact import CHECKS_FILE, MODEL_FILE, CheckFigure, ModelVersion, file_sha256
+from fsr_serve.artifact import CHECKS_FILE, MODEL_FILE, CheckFigure, ModelVersion
 from fsr_serve.checks.calibration import Calibration
 from fsr_serve.checks.history import QueryHistory, reach_of
 from fsr_serve.checks.signals import Observer, signals_of
 from fsr_serve.errors import StartupError
-from fsr_serve.files import sync
 from fsr_serve.session import OnnxModel
 from training.evaluation.protocol import EPSILON, GradientAttackName
 from training.source import DataError, spread
 
 LINKED = 0.01
 """Share of clean images that the history may find alike to another."""
+LEAST_REACH = 0.001
+"""Of the history: above the rounding of distances, and a quarter of what noise within 8/255 does to thumbnails."""
 FEWEST = 200
 """Images: half of them calibrate, which must be enough for one check at 1 % false alarms (`Calibration.least_rate`)."""
 
@@ -35,8 +39,8 @@ FEWEST = 200
 class Arguments(VersionArguments):
     """Calibrate the checks of a model version on clean images that it was not trained on, and measure what they find.
 
-    Every other image calibrates. False alarms are counted on the others, and finds on some of these, attacked through
-    the attack graph. What is written: checks.npz, and the figures in the manifest.
+    Half of them, drawn at random, calibrate. False alarms are counted on the others, and finds on some of these,
+    attacked through the attack graph. What is written: checks.npz, and the figures in the manifest.
     """
 
     attacks: tuple[GradientAttackName, ...] = ("pgd20", "cw")
@@ -50,7 +54,7 @@ class Arguments(VersionArguments):
     epsilon: float = EPSILON
     """L-infinity bound, in [0, 1] pixels."""
     seed: int = 0
-    """Of random starts, of Square and of its disguise."""
+    """Of which images calibrate, of random starts, of Square and of its disguise."""
 
 
 def main() -> None:
@@ -79,12 +83,25 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     data = load_as_served(arguments.data, arguments.split, version.manifest, arguments.images)
     if len(data.labels) < FEWEST:
         raise DataError(f"there are {len(data.labels)} images; expected at least {FEWEST}, half of them to calibrate")
-    calibrating, others = data.images[::2], data.part(slice(1, None, 2))
+    half, rest = halves(len(data.labels), arguments.seed)
+    calibrating, others = data.images[half], data.part(rest)
+    session = OnnxModel(version.path / MODEL_FILE, device=arguments.device, threads=arguments.threads)
     setting = Setting(
-        version, arguments.epsilon, arguments.queries, arguments.seed, arguments.device, arguments.threads
+        version=version,
+        epsilon=arguments.epsilon,
+        queries=arguments.queries,
+        seed=arguments.seed,
+        device=arguments.device,
+        threads=arguments.threads,
+        runtime=runtime_of(session),
     )
     observer = Observer(version, signals_of(version), device=arguments.device, threads=arguments.threads)
     reach = reach_of(calibrating, LINKED)
+    if reach < LEAST_REACH:
+        raise DataError(
+            f"more than {LINKED:.0%} of the images to calibrate on look as another one at 8x8 pixels; expected "
+            "pictures that differ. Leave copies out"
+        )
     history = QueryHistory(reach, len(calibrating))
     history.count(calibrating)  # now full, as a server's is, so that each is compared with all others
     signals = signals_on(observer, calibrating, "calibrate") | {"similar": history.count(calibrating)}
@@ -92,7 +109,6 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     clean = signals_on(observer, others.images, "clean") | {"similar": history.count(others.images)}
     count = len(others.labels)
     some = others.part(spread(count, min(arguments.attacked, count)))
-    session = OnnxModel(version.path / MODEL_FILE, device=arguments.device, threads=arguments.threads)
     searcher = Searcher(session, calibration, arguments.epsilon, arguments.queries, arguments.seed, min(RATES))
     measured = Measured(
         clean,
@@ -102,6 +118,12 @@ def calibrate(arguments: Arguments) -> tuple[CheckFigure, ...]:
     figures = tuple(figures_of(calibration, measured, setting, arguments.measured_on, data.sha256))
     write_checks(version, calibration, figures)
     return figures
+
+
+def halves(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rising indices of the two: at random, since every other image of data in turns would be of other classes."""
+    order = np.random.default_rng(seed).permutation(count)
+    return np.sort(order[: (count + 1) // 2]), np.sort(order[(count + 1) // 2 :])
 
 
 def line(figure: CheckFigure) -> str:
@@ -127,12 +149,10 @@ def least_rates(calibration: Calibration) -> str:
 
 
 def write_checks(version: ModelVersion, calibration: Calibration, figures: tuple[CheckFigure, ...]) -> None:
-    """Put the calibration into the version. Raises VerificationError where it was signed since."""
+    """Put the calibration into the version. Raises VerificationError where it was signed or replaced since."""
     with being_changed(version.path) as present:  # others may have measured it meanwhile
-        check_is_unsigned(version.path)
-        part = part_of(version.path, CHECKS_FILE)
-        calibration.write(part)
-        sync(part)
-        files = dict(sorted({**present.manifest.files, CHECKS_FILE: file_sha256(part)}.items()))
-        write_manifest(version.path, present.manifest.model_copy(update={"files": files, "checks": figures}))
-        put_in_place(version.path, CHECKS_FILE)
+        check_is_as_measured(present, version)
+        content = calibration.as_bytes()
+        digests = present.manifest.files | {CHECKS_FILE: hashlib.sha256(content).hexdigest()}
+        changes = {"files": dict(sorted(digests.items())), "checks": figures}
+        write_manifest(version.path, present.manifest.model_copy(update=changes), {CHECKS_FILE: content})

@@ -58,7 +58,9 @@ def load_as_served(source: str, split: str, manifest: Manifest, count: int | Non
     return LabelledImages(to_floats([batch], len(batch)), labels, digest.hexdigest())
 
 
-def _decoded(image: dict, index: int, source: str, manifest: Manifest) -> Pixels:
+def _decoded(image: dict | None, index: int, source: str, manifest: Manifest) -> Pixels:
+    if image is None:
+        raise DataError(f"image {index} of {source!r} is missing; expected one for each label. Leave that row out")
     try:
         encoded = image["bytes"] if image["bytes"] is not None else Path(image["path"]).read_bytes()
         budget = PixelBudget(PILLOW_PIXELS, PILLOW_PIXELS)

@@ -54,8 +54,8 @@ def measured(
     Goes on with what is known in the folder `state`, by default .verify beside the version. What was finished before
     stays as it is.
     """
-    runtime = f"{session.runtime} {_version_of(session)}"
-    engine = f"{runtime}-{session.device}-{session.precision}"
+    runtime = runtime_of(session)
+    engine = f"{session.runtime} {_version_of(session)}-{session.device}-{session.precision}"
     seen = version.manifest.preprocessing.model_dump()
     graphs = {name: digest for name, digest in version.manifest.files.items() if name != CHECKS_FILE}
     depends = json.dumps([asdict(asked), graphs, seen, engine], sort_keys=True)
@@ -80,6 +80,12 @@ def measured(
         seconds=round(flags.seconds, 1),
         measured=date.today().isoformat(),
     )
+
+
+def runtime_of(session: Session) -> str:
+    """In the words of the manifest, which on a GPU end in "CUDA": there the same file answers otherwise."""
+    name = f"{session.runtime} {_version_of(session)}"
+    return f"{name}, CUDA" if session.device == "cuda" else name
 
 
 def _version_of(session: Session) -> str:
@@ -119,10 +125,20 @@ def check_is_unsigned(version: Path) -> None:
         )
 
 
+def check_is_as_measured(present: ModelVersion, measured: ModelVersion) -> None:
+    """Raises VerificationError for a version that was signed since, or whose graphs are others by now."""
+    check_is_unsigned(present.path)
+    if present.answers_sha256 != measured.answers_sha256:
+        raise VerificationError(
+            f"{present.path} was replaced while it was measured; nothing was written, as the figures are of what was "
+            "there before. Measure it again"
+        )
+
+
 def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> None:
     """Add them to the manifest, each in the place of an earlier one of the same.
 
-    Raises VerificationError where the version was signed since.
+    Raises VerificationError where the version was signed or replaced since.
     """
 
     def measures(accuracy: Accuracy) -> tuple[object, ...]:
@@ -133,7 +149,7 @@ def write_accuracies(version: ModelVersion, accuracies: Sequence[Accuracy]) -> N
 
     new = {measures(accuracy) for accuracy in accuracies}
     with being_changed(version.path) as present:  # others may have measured it meanwhile
-        check_is_unsigned(version.path)
+        check_is_as_measured(present, version)
         manifest = present.manifest
         kept = [accuracy for accuracy in manifest.accuracies if measures(accuracy) not in new]
         write_manifest(version.path, manifest.model_copy(update={"accuracies": (*kept, *accuracies)}))

@@ -1,13 +1,13 @@
 """A new model version appears at its target whole, or not at all."""
 
 import contextlib
-import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from export.errors import TargetError
+from fsr_serve.artifact import VERSION_NAME
 from fsr_serve.files import sync
 
 
@@ -18,6 +18,7 @@ def new_version(target: Path) -> Iterator[Path]:
     Raises TargetError when the target is no such path or exists.
     """
     check_target(target)
+    made = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
@@ -30,8 +31,9 @@ def new_version(target: Path) -> Iterator[Path]:
         part.rename(target)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
-        with contextlib.suppress(OSError):  # leave no model without a version: a server would refuse to start
-            target.parent.rmdir()
+        with contextlib.suppress(OSError):  # somebody else uses one of them by now
+            for folder in made:
+                folder.rmdir()
         if isinstance(error, OSError) and target.exists():
             raise _exists(target) from error
         raise
@@ -39,7 +41,7 @@ def new_version(target: Path) -> Iterator[Path]:
 
 def check_target(target: Path) -> None:
     """Raise TargetError unless a version can be made there."""
-    if not re.fullmatch("[1-9][0-9]*", target.name):
+    if not VERSION_NAME.fullmatch(target.name):
         raise TargetError(
             f"target is {str(target)!r}; expected MODELS/NAME/VERSION with a whole number as VERSION, "
             "without zeros before it"

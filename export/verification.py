@@ -186,8 +186,9 @@ def by_gradient(
 
 
 def _of_checkpoint(version: ModelVersion, found: Accuracy) -> Accuracy | None:
-    def images(accuracy: Accuracy) -> tuple[object, ...]:
-        return accuracy.attack, accuracy.definition, accuracy.epsilon, accuracy.n, accuracy.data_sha256
+    def asked(accuracy: Accuracy) -> tuple[object, ...]:
+        names = ("attack", "definition", "epsilon", "n", "data_sha256", "seed")
+        return tuple(getattr(accuracy, name) for name in names)
 
-    same = [other for other in version.manifest.checkpoint_accuracies if images(other) == images(found)]
+    same = [other for other in version.manifest.checkpoint_accuracies if asked(other) == asked(found)]
     return same[-1] if same else None

@@ -17,6 +17,7 @@ Only model.onnx, the manifest and its digest are always there; the manifest says
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -24,6 +25,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from fsr_serve.errors import ArtifactError
+from fsr_serve.files import is_plain
 
 MODEL_FILE = "model.onnx"
 EVIDENCE_FILE = "evidence.onnx"
@@ -42,6 +44,11 @@ FEATURES = "features"
 LOSS = "loss"
 GRADIENT = "gradient"
 
+VERSION_NAME = re.compile("[1-9][0-9]*")
+"""Of a version's folder: one name for each number."""
+
+MANIFEST_BYTES = 16 * 2**20
+"""Thousands of times as many as a manifest has; it is read before anything vouches for it."""
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 """Of a file in the version's own folder."""
@@ -219,15 +226,18 @@ def versions_of(model: Path) -> dict[int, Path]:
     """The folders named 1, 2, 3, ... in a model's folder, in rising order; hidden folders hold no models."""
     if model.name.startswith(".") or not model.is_dir():
         return {}
-    folders = [folder for folder in model.iterdir() if folder.name.isdecimal() and folder.is_dir()]
+    folders = [folder for folder in model.iterdir() if VERSION_NAME.fullmatch(folder.name) and folder.is_dir()]
     return {int(folder.name): folder for folder in sorted(folders, key=lambda folder: int(folder.name))}
 
 
 def read_version(path: Path) -> ModelVersion:
     """Read and verify a model version. Raises ArtifactError naming the first file that is missing, extra or altered."""
     model, number = os.path.split(os.path.abspath(path))  # of ".", too, and not where a link leads
-    if not number.isdecimal():
-        raise ArtifactError(f"{path} is named {number!r}; expected MODELS/NAME/VERSION with a whole number as VERSION")
+    if not VERSION_NAME.fullmatch(number):
+        raise ArtifactError(
+            f"{path} is named {number!r}; expected MODELS/NAME/VERSION with a whole number as VERSION, without zeros "
+            "before it"
+        )
     manifest_bytes = _read(path / MANIFEST_FILE)
     digest = hashlib.sha256(manifest_bytes).hexdigest()
     if _read(path / DIGEST_FILE) != digest_line(digest):
@@ -243,8 +253,8 @@ def read_version(path: Path) -> ModelVersion:
     for file in sorted(path.iterdir()):
         if file.name not in {*manifest.files, MANIFEST_FILE, DIGEST_FILE, SIGNATURE_FILE}:
             raise ArtifactError(f"{file} is not in the manifest; expected only files that it lists. Remove it")
-        if file.is_symlink() or not file.is_file():
-            raise ArtifactError(f"{file} is no plain file; expected the file itself, not a link or a folder")
+        if not is_plain(file):
+            raise _not_plain(file)
     for name, expected in manifest.files.items():
         found = file_sha256(path / name)
         if found != expected:
@@ -270,10 +280,20 @@ def digest_line(digest: str) -> bytes:
 
 
 def _read(path: Path) -> bytes:
+    """Of the manifest and its digest, whose writer nothing is known of yet."""
     try:
+        size = path.lstat().st_size
+        if not is_plain(path):
+            raise _not_plain(path)
+        if size > MANIFEST_BYTES:
+            raise ArtifactError(f"{path} has {size} bytes; expected at most {MANIFEST_BYTES}")
         return path.read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
+
+
+def _not_plain(path: Path) -> ArtifactError:
+    return ArtifactError(f"{path} is no plain file; expected the file itself, not a link, a folder or a device")
 
 
 def _unreadable(path: Path, error: OSError) -> ArtifactError:

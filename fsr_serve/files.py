@@ -1,8 +1,17 @@
 """Files that are whole or not there."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+
+def is_plain(path: Path) -> bool:
+    """Whether it is a file itself: no link to one, no folder, pipe or device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
 
 
 def sync(path: Path) -> None:

@@ -18,7 +18,7 @@ from fsr_serve.server import Server
 from fsr_serve.settings import Settings
 from fsr_serve.workers import Worker, make_folder
 
-pytest_plugins = ["batching", "checked", "versions"]
+pytest_plugins = ["batching", "versions", "checked"]
 
 # the same examples on every run: one that fails by chance would be blamed on the change that met it
 hypothesis.settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)

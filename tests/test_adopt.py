@@ -97,6 +97,20 @@ def test_weights_are_stored_once_however_the_file_holds_them(tmp_path, images):
     np.testing.assert_allclose(found, images.reshape(4, -1) @ weight, atol=1e-3)
 
 
+def test_weights_may_be_sparse(tmp_path, images):
+    weight = classifier(tmp_path / "dense.onnx")
+    model = onnx.load(tmp_path / "dense.onnx")
+    (dense,) = (tensor for tensor in model.graph.initializer if tensor.name == "weight")
+    model.graph.initializer.remove(dense)
+    values = numpy_helper.from_array(weight.ravel(), "weight")
+    places = numpy_helper.from_array(np.arange(weight.size), "places")
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, weight.shape))
+    onnx.save(model, tmp_path / "sparse.onnx")
+    adopt(Arguments(tmp_path / "sparse.onnx", tmp_path / "models" / "sparse" / "1", CLASSES))
+    found = OnnxModel(tmp_path / "models" / "sparse" / "1" / "model.onnx", device="cpu", threads=1).logits(images)
+    np.testing.assert_allclose(found, images.reshape(4, -1) @ weight, atol=1e-3)
+
+
 def test_branches_may_use_the_names_of_the_contract(tmp_path, images):
     branches = {
         f"{kind}_branch": helper.make_graph(
@@ -180,8 +194,9 @@ def test_it_is_served_attacked_and_says_what_it_lacks(tmp_path, tiny_data):
         ({}, {"mean": (0.0, float("inf"), 0.0)}, "mean is .* expected finite numbers"),
         ({}, {"classes": ("cat",)}, "classes are cat; expected two or more different names"),
         ({}, {"classes": ("cat", "dog", "cat")}, "classes are cat, dog, cat; expected two or more different names"),
-        ({}, {"image_shape": (-8, 8)}, r"image_shape is \(-8, 8\); expected a height and a width of 1 pixel or more"),
-        ({}, {"image_shape": (0, 0)}, r"image_shape is \(0, 0\); expected a height and a width of 1 pixel or more"),
+        ({}, {"image_shape": (-8, 8)}, r"image_shape is \(-8, 8\); expected a height and a width of 1 to 4096 pixels"),
+        ({}, {"image_shape": (0, 0)}, r"image_shape is \(0, 0\); expected a height and a width of 1 to 4096 pixels"),
+        ({"side": "any"}, {"image_shape": (10**6, 10**6)}, "expected a height and a width of 1 to 4096 pixels"),
         ({"pixels": TensorProto.UINT8}, {}, "pixels is uint8; expected float32 .* pixels of 0 to 255, say --std"),
         ({"scores": TensorProto.DOUBLE}, {}, "scores is double; expected float32"),
     ],
@@ -191,7 +206,7 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(tmp_path, options, 
     arguments = {"classes": CLASSES} | changes
     with pytest.raises(ExportError, match=message):
         adopt(Arguments(tmp_path / "linear.onnx", tmp_path / "models" / "linear" / "1", **arguments))
-    assert not (tmp_path / "models" / "linear").exists()
+    assert not (tmp_path / "models").exists(), "a model without a version would keep a server from starting"
 
 
 def test_a_file_that_is_no_onnx_model_is_refused(tmp_path):

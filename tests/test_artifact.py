@@ -1,5 +1,6 @@
 """A model version is served as it was approved, or not at all."""
 
+import errno
 import hashlib
 import json
 import os
@@ -110,7 +111,7 @@ def test_a_version_can_be_named_by_where_one_stands(version, monkeypatch):
     assert sorted(path.name for path in version.iterdir()) == sorted(FILES)
 
 
-@pytest.mark.parametrize("name", ["1-copy", "latest", "-1"])
+@pytest.mark.parametrize("name", ["1-copy", "latest", "-1", "0", "01", "\u0661"])
 def test_a_folder_that_is_not_named_by_a_number_is_no_version(version, name):
     copy = shutil.copytree(version, version.parent / name)
     for read in (read_version, open_version):
@@ -132,16 +133,15 @@ def test_nothing_is_put_in_place_before_it_is_on_the_disk(version, monkeypatch, 
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(Path, "replace", after_sync)
-    opened = open_version(version)
     if has_checks:
-        write_checks(opened, Calibration({"similar": np.zeros(9, np.float32)}, 0.1), ())
+        calibrated(version)
     else:
-        write_manifest(version, opened.manifest)
+        write_manifest(version, open_version(version).manifest)
     assert replaced == ["manifest.json", "manifest.sha256", *(["checks.npz"] if has_checks else [])]
 
 
 def test_versions_are_folders_named_by_numbers_in_numeric_order(tmp_path):
-    for name in ("1", "9", "10", "latest", ".11.part"):
+    for name in ("1", "9", "10", "latest", ".11.part", "09", "\u0661"):
         (tmp_path / "colours" / name).mkdir(parents=True)
     assert list(versions_of(tmp_path / "colours")) == [1, 9, 10]
 
@@ -175,6 +175,63 @@ def test_a_link_in_place_of_a_file_is_refused(version, tmp_path):
     (version / "weights.data").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match=r"weights.data is no plain file"):
         read_version(version)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "manifest.sha256"])
+@pytest.mark.parametrize("read", [read_version, open_version])
+def test_a_pipe_or_a_link_in_place_of_the_manifest_is_refused_unread(version, name, read):
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (version / name).unlink()
+        make(version / name)
+        with pytest.raises(ArtifactError, match=rf"{name} is no plain file"):
+            read(version)
+
+
+def test_a_manifest_of_gigabytes_is_refused_unread(version):
+    os.truncate(version / "manifest.json", 2**40)
+    with pytest.raises(ArtifactError, match=rf"manifest.json has {2**40} bytes; expected at most 16777216"):
+        read_version(version)
+
+
+def calibrated(version):
+    write_checks(open_version(version), Calibration({"similar": np.zeros(9, np.float32)}, 0.1), ())
+
+
+def test_what_is_written_can_be_read_by_a_server_of_another_user(version):
+    before = os.umask(0o077)
+    try:
+        calibrated(version)
+    finally:
+        os.umask(before)
+    for path in version.iterdir():
+        assert path.stat().st_mode & 0o044 == 0o044, path
+
+
+def test_nothing_is_written_through_a_link_that_lies_where_parts_are_written(version, tmp_path):
+    (tmp_path / "precious").write_text("as it was")
+    for name in ("manifest.json", "manifest.sha256", "checks.npz"):
+        (version.parent / f".1.{name}").symlink_to(tmp_path / "precious")
+    calibrated(version)
+    assert (tmp_path / "precious").read_text() == "as it was"
+    assert read_version(version).manifest.files.keys() >= {"checks.npz"}
+    assert sorted(path.name for path in version.parent.iterdir()) == ["1"]
+
+
+@pytest.mark.parametrize("room", [0, 1, 2])
+def test_a_full_disk_changes_nothing_and_leaves_nothing(version, monkeypatch, room):
+    before, synced = read_version(version), 0
+
+    def fsync(descriptor):
+        nonlocal synced
+        synced += 1
+        if synced > room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        calibrated(version)
+    assert read_version(version) == before
+    assert [path.name for path in version.parent.iterdir()] == ["1"]
 
 
 def test_a_manifest_cannot_name_files_elsewhere(version):

@@ -4,10 +4,12 @@ import shutil
 
 import numpy as np
 import pytest
+from conftest import CLASSES
+from PIL import Image
 
-from export import checking, measuring
+from export import changing, checking, measuring
 from export.check_figures import Measured, Setting, figures_of
-from export.checking import FEWEST, Arguments, calibrate, least_rates, line
+from export.checking import FEWEST, Arguments, calibrate, halves, least_rates, line
 from export.errors import VerificationError
 from export.searches import Search
 from export.verification import Arguments as Verify
@@ -49,6 +51,33 @@ def test_the_figures_stand_in_the_manifest_of_a_version_that_is_still_whole(vers
     assert list(version.parent.iterdir()) == [version], "nothing is left behind"
 
 
+@pytest.mark.parametrize("classes", [2, 10])
+def test_images_of_classes_in_turns_calibrate_as_well(classes):
+    half, rest = halves(2001, seed=3)
+    assert sorted([*half, *rest]) == list(range(2001))
+    assert len(half) == 1001
+    shares = np.bincount(half % classes) / len(half)
+    assert abs(shares - 1 / classes).max() < 5 * (1 / classes / len(half)) ** 0.5
+    assert (halves(2001, seed=4)[0] != half).any()
+
+
+def test_images_that_look_alike_to_the_history_do_not_calibrate(version, tmp_path):
+    """Other pixels, of the same means over 8x8 parts."""
+    random = np.random.default_rng(0)
+    base = np.kron([[0, 100], [150, 255]], np.ones((8, 8)))[:, :, None].repeat(3, 2)
+    base += random.integers(-50, 51, base.shape)
+    for index in range(210):
+        parts = base.reshape(8, 2, 8, 2, 3).transpose(0, 2, 4, 1, 3).reshape(-1, 4)
+        shuffled = random.permuted(parts, axis=1).reshape(8, 8, 3, 2, 2).transpose(0, 3, 1, 4, 2).reshape(16, 16, 3)
+        folder = tmp_path / "data" / "test" / CLASSES[index % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(shuffled.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
+    before = read_version(version)
+    with pytest.raises(DataError, match="look as another one at 8x8 pixels; expected pictures that differ"):
+        run(version, tmp_path / "data", split="test", images=None)
+    assert read_version(version) == before
+
+
 def test_what_an_attack_turns_is_looked_for_and_what_is_missed_is_counted(version, tiny_data):
     figures = run(version, tiny_data, attacks=("pgd20",))
     for figure in (figure for figure in figures if figure.attack == "pgd20"):
@@ -88,10 +117,14 @@ def test_calibrated_again_it_is_replaced(version, tiny_data):
 def test_interrupted_it_is_finished_by_the_next_command(version, tiny_data, monkeypatch):
     run(version, tiny_data, attacks=())
 
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
+    put_in_place = changing.put_in_place
 
-    monkeypatch.setattr(checking, "put_in_place", interrupt)
+    def interrupt(path, name):
+        if name == CHECKS_FILE:
+            raise KeyboardInterrupt
+        put_in_place(path, name)
+
+    monkeypatch.setattr(changing, "put_in_place", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(version, tiny_data, attacks=(), images=300)
     monkeypatch.undo()
@@ -117,7 +150,7 @@ def test_a_search_is_noticed_at_each_rate_by_its_first_query_at_or_under_it():
         Search([0.9, 0.4, 0.3, 0.05], is_wrong=True),
         Search([0.2, 0.9], is_wrong=True),
     ]
-    setting = Setting(None, 8 / 255, queries=5, seed=0, device="cpu", threads=1)
+    setting = Setting(None, 8 / 255, queries=5, seed=0, device="cpu", threads=1, runtime="onnxruntime 1.0")
     figures = figures_of(
         Calibration(signals, 0.1), Measured(signals, [], {"square": searches}), setting, "data", "0" * 64
     )

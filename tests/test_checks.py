@@ -71,7 +71,7 @@ def test_the_p_value_counts_the_clean_images_that_look_as_suspicious():
 
 def test_a_calibration_is_read_as_it_was_written(random, tmp_path):
     written = Calibration(signals_like(random, 100), 0.07)
-    written.write(tmp_path / "checks.npz")
+    (tmp_path / "checks.npz").write_bytes(written.as_bytes())
     read = Calibration.read(tmp_path / "checks.npz")
     images = signals_like(random, 10, shift=1)
     assert read.reach == pytest.approx(0.07)
@@ -157,6 +157,11 @@ def test_within_the_reach_as_many_are_alike_as_the_rate_allows(random, n, rate):
     history.count(images)
     alike = (history.count(images) > 1).sum()
     assert alike == (nearest <= reach).sum() <= allowed
+
+
+def test_copies_of_pictures_do_not_shorten_the_reach(random):
+    images = pictures(random, 200)
+    assert reach_of(np.concatenate([images, images[:50]]), 0.02) == reach_of(images, 0.02) > 0
 
 
 def test_a_full_history_raises_no_more_false_alarms_than_its_calibration_says(random):

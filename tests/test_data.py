@@ -72,6 +72,22 @@ def test_a_single_class_is_refused(tmp_path):
         load_images(str(tmp_path), "train")
 
 
+def test_labels_that_are_lists_are_refused(tmp_path):
+    rows = {"img": [Image.new("RGB", (8, 8))] * 2, "label": [[0], [1]]}
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.List(datasets.Value("int64"))})
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=r"the column label of .* holds List.*; expected one class for each image"):
+        load_images(str(tmp_path), "train")
+
+
+def test_a_missing_image_is_named(tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = {"img": [Image.new("RGB", (8, 8)), None], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "train-0.parquet")
+    with pytest.raises(DataError, match=r"image 1 of .* cannot be read"):
+        load_images(str(tmp_path), "train")
+
+
 def test_images_without_a_label_are_refused(tmp_path):
     features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = {"img": [Image.new("RGB", (8, 8))] * 3, "label": [0, -1, None]}

@@ -9,18 +9,23 @@ from dataclasses import replace
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+import datasets
 import numpy as np
 import onnxruntime
 import pytest
 import torch
+from conftest import CLASSES
+from PIL import Image
 
 from export import measuring
 from export.changing import write_manifest
+from export.checking import write_checks
 from export.errors import VerificationError
 from export.labelled_images import load_as_served
-from export.measuring import Asked, measured, write_accuracies
+from export.measuring import Asked, measured, runtime_of, write_accuracies
 from export.verification import Arguments, line, verify
 from fsr_serve.artifact import read_version
+from fsr_serve.checks.calibration import Calibration
 from fsr_serve.errors import ArtifactError
 from training.data import load_images, to_floats
 from training.evaluation.command import Arguments as EvaluationArguments
@@ -83,6 +88,19 @@ def test_figures_and_signatures_that_came_meanwhile_are_kept(version, tiny_data)
     (version / "model.sig").write_text("{}")
     with pytest.raises(VerificationError, match="is signed"):
         write_accuracies(before, before.manifest.accuracies)
+
+
+def test_figures_of_files_that_were_replaced_meanwhile_are_not_written(version, tiny_data):
+    run(version, tiny_data, attacks=())
+    measured = read_version(version)
+    other = measured.manifest.preprocessing.model_copy(update={"height": 8})
+    write_manifest(version, measured.manifest.model_copy(update={"preprocessing": other, "accuracies": ()}))
+    before = read_version(version)
+    with pytest.raises(VerificationError, match="was replaced while it was measured; nothing was written"):
+        write_accuracies(measured, measured.manifest.accuracies)
+    with pytest.raises(VerificationError, match="was replaced while it was measured; nothing was written"):
+        write_checks(measured, Calibration({"similar": np.zeros(9, np.float32)}, 0.1), ())
+    assert read_version(version) == before
 
 
 def test_it_goes_on_where_it_was_stopped(version, tiny_data, monkeypatch):
@@ -191,6 +209,11 @@ def test_a_file_that_is_worse_than_its_checkpoint_is_reported_as_a_failure(versi
         again = run(version, tiny_data, attacks=("fgsm",), epsilon=0.5)["fgsm"]
         assert again.is_too_low == is_too_low
         assert ("TOO LOW" in line(again)) == is_too_low
+    own = claimed.model_copy(update={"accuracy": verdict.found.accuracy})
+    other = claimed.model_copy(update={"seed": 1})  # more accurate from other random starts
+    for both in ((own, other), (other, own)):
+        write_manifest(version, manifest.model_copy(update={"checkpoint_accuracies": both}))
+        assert run(version, tiny_data, attacks=("fgsm",), epsilon=0.5)["fgsm"].checkpoint == own
 
 
 def test_images_are_decoded_as_the_server_decodes_them(version, tiny_data):
@@ -199,6 +222,14 @@ def test_images_are_decoded_as_the_server_decodes_them(version, tiny_data):
     assert served.sha256 == loaded.sha256
     np.testing.assert_array_equal(served.images, to_floats(loaded.pixels).numpy())
     assert torch.equal(torch.from_numpy(served.labels), loaded.labels)
+
+
+def test_a_missing_image_is_named(version, tmp_path):
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
+    rows = {"img": [Image.new("RGB", (8, 8)), None], "label": [0, 1]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "test-0.parquet")
+    with pytest.raises(DataError, match=r"image 1 of .* is missing; expected one for each label"):
+        load_as_served(str(tmp_path), "test", read_version(version).manifest, None)
 
 
 def test_what_cannot_be_verified_is_refused_before_any_work(version, tiny_data, tmp_path):
@@ -224,6 +255,13 @@ def test_the_runtime_stands_with_its_version(version, tiny_data):
     found = run(version, tiny_data, attacks=(), runtime="openvino")["clean"].found
     assert found.runtime == f"openvino {version_of('openvino')}"
     assert found.accuracy == run(version, tiny_data, attacks=())["clean"].found.accuracy
+
+
+def test_figures_of_a_gpu_say_so():
+    session = Answers()
+    here = runtime_of(session)
+    session.device = "cuda"
+    assert runtime_of(session) == f"{here}, CUDA"
 
 
 def test_without_an_attack_graph_only_square_is_possible(version, tiny_data):

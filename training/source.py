@@ -34,7 +34,12 @@ def open_split(source: str, split: str) -> Source:
     label_column = _column(table, LABEL_COLUMNS, source)
     label_feature = table.features[label_column]
     if not isinstance(label_feature, datasets.ClassLabel):
-        table = table.class_encode_column(label_column)
+        try:
+            table = table.class_encode_column(label_column)
+        except ValueError as error:
+            raise DataError(
+                f"the column {label_column} of {source!r} holds {label_feature}; expected one class for each image"
+            ) from error
         label_feature = table.features[label_column]
     if label_feature.num_classes < 2:
         raise DataError(f"{source!r} has the single class {label_feature.names}; expected two or more")

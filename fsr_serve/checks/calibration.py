@@ -7,6 +7,7 @@ alpha has a p-value of at most alpha.
 
 import math
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Literal, Self
 from zipfile import BadZipFile
@@ -69,9 +70,11 @@ class Calibration:
         ranks = [_ranks(self._sorted[signal], signals[signal]) for signal in CHECKS[check]]
         return np.asarray(np.mean(ranks, axis=0))
 
-    def write(self, path: Path) -> None:
-        with path.open("wb") as file:
-            np.savez(file, **self.signals, **{REACH: np.float32(self.reach)})  # type: ignore[arg-type]
+    def as_bytes(self) -> bytes:
+        """What `read` finds in a file."""
+        file = BytesIO()
+        np.savez(file, **self.signals, **{REACH: np.float32(self.reach)})  # type: ignore[arg-type]
+        return file.getvalue()
 
     @classmethod
     def read(cls, path: Path) -> Self:

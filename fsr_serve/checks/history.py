@@ -7,7 +7,7 @@ import hashlib
 
 import numpy as np
 
-from fsr_serve.preprocessing import Images, to_floats
+from fsr_serve.preprocessing import Images, Pixels, to_floats
 from fsr_serve.session import Floats
 
 SIDE = 8
@@ -35,7 +35,7 @@ class QueryHistory:
         """
         found = []
         for image, thumbnail in zip(images, thumbnails(images), strict=True):
-            self._remember(hashlib.blake2b(image.tobytes(), digest_size=16).digest(), thumbnail)
+            self._remember(_digest(image), thumbnail)
             held = min(self._seen, len(self._lengths))
             distances = _distances(self._thumbnails[:held], self._lengths[:held], thumbnail)
             found.append(np.count_nonzero(distances <= self._reach))
@@ -65,9 +65,11 @@ def thumbnails(images: Images) -> Floats:
 def reach_of(images: Images, rate: float) -> float:
     """The distance at which, of n such pictures, no more than `rate` * (n + 1) - 1 are alike to another of them.
 
-    So the p-value of an image that is alike to one of n others is at most `rate`, or as small as can be.
+    So the p-value of an image that is alike to one of n others is at most `rate`, or as small as can be. The very same
+    pixels again are no other picture. 0 where more have the thumbnail of another.
     """
-    small = thumbnails(images)
+    first = {_digest(image): index for index, image in reversed(list(enumerate(images)))}
+    small = thumbnails(images[sorted(first.values())])
     lengths = np.einsum("nd,nd->n", small, small)
     nearest = []
     for index, thumbnail in enumerate(small):
@@ -78,6 +80,10 @@ def reach_of(images: Images, rate: float) -> float:
     first_too_many = nearest[max(int(rate * (len(nearest) + 1)) - 1, 0)]
     last_allowed = max((distance for distance in nearest if distance < first_too_many), default=0.0)
     return float(first_too_many + last_allowed) / 2  # between the two, so that rounding does not matter
+
+
+def _digest(image: Pixels) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def _distances(held: Floats, lengths: Floats, thumbnail: Floats) -> Floats:
