@@ -37,6 +37,8 @@ from training.square import search_by_squares
 
 ALLOWED_LOSS = 0.02
 """How far an accuracy of the file may lie under the checkpoint's."""
+ROUNDING = 1e-9
+"""Of differences of shares."""
 LOSS_WEIGHTS = {"cross_entropy": CROSS_ENTROPY, "margin": MARGIN}
 
 
@@ -67,7 +69,7 @@ class Verdict(NamedTuple):
 
     @property
     def is_too_low(self) -> bool:
-        return self.checkpoint is not None and self.found.accuracy < self.checkpoint.accuracy - ALLOWED_LOSS
+        return self.checkpoint is not None and self.found.accuracy < self.checkpoint.accuracy - ALLOWED_LOSS - ROUNDING
 
 
 def main() -> None:

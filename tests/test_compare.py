@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from made_up_runs import made_up, measured
+from matplotlib.figure import Figure
 from PIL import Image
 
 from training.evaluation import compare_command
@@ -161,3 +162,16 @@ def test_several_pairs_are_written_with_a_picture_of_their_differences(runs, tmp
     assert written.count("| pgd20 | 4 |") == 4
     assert "+25.00" in written
     assert "-25.00" in written
+
+
+def test_pairs_of_folders_with_the_same_names_are_all_drawn_and_told_apart(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **options: (drawn.update(figure=self), path.touch()))
+    paths = [tmp_path / f"seed{seed}" / name for seed in range(3) for name in ("at", "at-fsr")]
+    for number, path in enumerate(paths):
+        made_up(path, seed=number // 2, model={"fsr": path.name == "at-fsr"})
+        for weights in ("last",) if number > 3 else ("best", "last"):
+            keep(path, "1100", weights=weights)
+    compare_command.main([*map(str, paths), "--out", str(tmp_path / "out")])
+    (legend,) = drawn["figure"].legends
+    assert [text.get_text() for text in legend.get_texts()] == [f"seed{n}/at and seed{n}/at-fsr" for n in range(3)]

@@ -174,6 +174,12 @@ def test_restarts_without_random_starts_are_refused(checkpoint, tmp_path, capsys
     assert "restarts is 5 without random starts, which would all end alike" in message
 
 
+@pytest.mark.parametrize("options", [["--restarts", "5"], ["--no-random-start"], ["--feature", "robust"]])
+def test_feature_matching_with_options_that_it_would_pass_over_is_refused(options, checkpoint, tmp_path, capsys):
+    given = [checkpoint, "--attacks", "pgd20", "feature_matching", *options]
+    assert "feature_matching" in refused(command, given, tmp_path, capsys)
+
+
 def test_images_are_not_compared_with_themselves(checkpoint, tmp_path, capsys):
     message = refused(features_command, [checkpoint, *OUT, "--split", "train"], tmp_path, capsys)
     assert "split is 'train', whose images are the neighbours; expected another" in message

@@ -13,7 +13,7 @@ from training.evaluation.figures import FIGURES
 from training.evaluation.figures_command import Arguments, write
 from training.evaluation.lines import lines_of
 from training.evaluation.results import save_result
-from training.evaluation.runs import load_run
+from training.evaluation.runs import load_run, short_names
 from training.evaluation.tables_command import TableError
 
 
@@ -25,11 +25,12 @@ def drawn(number, *runs):
 def series(number, *runs):
     """By panel: series -> [(place, percent)]."""
     parts = drawn(number, *runs)
-    groups = groups_of([line for _, lines in parts for line in lines])
+    names = short_names(runs)
+    groups = groups_of([line for _, lines in parts for line in lines], names)
     return [
         {
             one: [(place, round(figure.value, 6)) for place, figure in points]
-            for one, points in series_of(panel, lines, groups).items()
+            for one, points in series_of(panel, lines, groups, names).items()
         }
         for panel, lines in parts
     ]

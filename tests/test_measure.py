@@ -4,6 +4,8 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -157,6 +159,41 @@ def test_two_processes_that_measure_the_same_disturb_neither(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0]
     assert read_flags(path, 4).all()
     assert list(tmp_path.iterdir()) == [path], "nothing is left behind"
+
+
+def test_what_another_process_found_meanwhile_is_kept(tmp_path):
+    path = tmp_path / "flags.npz"
+    quick, slow = FlagsFile(path, 4), FlagsFile(path, 4)
+    quick.write(slice(0, 4), np.array([True, False, True, False]), 1.0)
+    slow.write(slice(0, 2), np.array([True, False]), 1.0)
+    assert read_flags(path, 4).tolist() == [True, False, True, False]
+    assert list(slow.unknown(2)) == []
+
+
+def test_a_killed_process_is_said_and_the_command_goes_on(checkpoint, monkeypatch):
+    class Killed:
+        """An executor whose process the system has killed."""
+
+        def __init__(self, *arguments, **options):
+            pass
+
+        def submit(self, *call):
+            future = Future()
+            future.set_exception(BrokenProcessPool("terminated abruptly"))
+            return future
+
+        def shutdown(self, **options):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+    monkeypatch.setattr("training.evaluation.measure.ProcessPoolExecutor", Killed)
+    with pytest.raises(DataError, match="was killed, perhaps for its memory; the same command goes on, with fewer"):
+        report(Arguments(checkpoint, attacks=("fgsm",), batch=7, processes=2))
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip"])

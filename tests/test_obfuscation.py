@@ -170,6 +170,19 @@ def test_a_twin_is_compared_on_test_images_alone(tmp_path):
     )
 
 
+def test_a_twin_of_which_nothing_was_measured_leaves_the_other_verdicts(tmp_path):
+    run, twin = (run_with_weights(tmp_path / name, model={"fsr": name == "run"}) for name in ("run", "twin"))
+    found = measured("cw", n=4, weights_sha256=weights_sha256(run, "best"))
+    save_result(run, found)
+    (verdict,) = beside_twin(Arguments(run, twin=twin))
+    assert (verdict.number, verdict.status) == ("14", "not run")
+    assert "no attack measured alike" in verdict.found
+    save_result(twin, found)  # whose flags are not kept
+    (verdict,) = beside_twin(Arguments(run, twin=twin))
+    assert verdict.status == "not run"
+    assert "was not kept" in verdict.found
+
+
 def test_what_measures_a_sweep_is_named_bound_by_bound():
     rule = next(rule for rule in RULES if rule.number == "4")
     found = judged(rule, [at("clean", 0.8, epsilon=0.0), at("pgd20", 0.5)], OURS).found

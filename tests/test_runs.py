@@ -3,13 +3,14 @@
 import json
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import pytest
 from made_up_runs import made_up, measured
 
 from training.checkpoint import CheckpointError
 from training.evaluation.results import save_result
-from training.evaluation.runs import data_set_of, load_run
+from training.evaluation.runs import data_set_of, load_run, short_names
 
 
 def test_a_run_as_in_the_paper_departs_by_what_it_holds_out(tmp_path):
@@ -74,6 +75,14 @@ def test_a_damaged_note_of_the_hardware_is_named(tmp_path, text):
 )
 def test_data_sets_are_known_by_many_names(name, known):
     assert data_set_of(name) == known
+
+
+def test_runs_are_named_by_as_few_parts_of_their_paths_as_tell_them_apart():
+    paths = [Path("runs/seed0/at"), Path("runs/seed1/at"), Path("runs/seed1/at"), Path("other/seed1/fsr")]
+    assert short_names(paths) == dict(zip(paths, ["seed0/at", "seed1/at", "seed1/at", "seed1/fsr"], strict=True))
+    assert short_names([Path("a/x"), Path("b/y")]) == {Path("a/x"): "x", Path("b/y"): "y"}
+    assert short_names([Path("at"), Path("old/at")]) == {Path("at"): "at", Path("old/at"): "old/at"}
+    assert short_names([]) == {}
 
 
 def test_best_weights_that_are_the_last_have_results_as_either(tmp_path):

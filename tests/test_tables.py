@@ -123,6 +123,14 @@ def test_three_seeds_are_summed_up_and_two_are_not(tmp_path):
     assert seed_lines(lines_of(TABLES["A7"], runs[:2])) == []
 
 
+def test_a_run_that_is_not_trained_to_the_end_is_not_averaged_with_others(tmp_path):
+    runs = [made_up(tmp_path / f"{seed}", {("fgsm", "best"): 0.5}, seed=seed) for seed in range(4)]
+    RunFolder(runs[3]).append_history({"epoch": 1})
+    (line,) = seed_lines(lines_of(TABLES["A7"], [load_run(run) for run in runs]))
+    assert line.seeds == (0, 1, 2)
+    assert seed_lines(lines_of(TABLES["A7"], [load_run(run) for run in runs[1:]])) == []
+
+
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     runs = [
         load_run(made_up(tmp_path / f"{s}", {("fgsm", "best"): 0.5}, seed=s, recipe={"epochs": 10 + s}))

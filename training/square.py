@@ -37,8 +37,9 @@ def search_by_squares(
     places = np.stack([one.random((queries, 2), dtype=np.float32) for one in random])
     lower, upper = np.maximum(images - epsilon, 0), np.minimum(images + epsilon, 1)
     adversarial = images.copy()
-    leads = lead_of(images, labels)
-    active = np.flatnonzero(leads > 0)
+    clean_leads = lead_of(images, labels)
+    leads = clean_leads.copy()
+    active = np.flatnonzero(leads >= 0)  # at a tie the order of the classes decides
     for query in range(1, queries):
         if not len(active):
             break
@@ -53,7 +54,9 @@ def search_by_squares(
         # the stripes replace the image even where they are worse: squares then flip their signs
         better = (found < leads[active]) | (query == 1)
         adversarial[active[better]], leads[active[better]] = proposal[better], found[better]
-        active = active[leads[active] > 0]
+        active = active[leads[active] >= 0]
+    unbroken = (clean_leads == 0) & (leads >= 0)  # their answers may be wrong as they are
+    adversarial[unbroken] = images[unbroken]
     return adversarial
 
 

@@ -101,6 +101,8 @@ def report(arguments: Arguments) -> str:
     names = _parts(arguments.attacks)
     check_attacks(names, arguments.checkpoint, config)
     _check_queries(names, arguments.queries)
+    if "feature_matching" in names:
+        _check_feature_matching(arguments)
     source, crafted_on = _source(names, arguments, config)
     data, data_name = arguments.open_images(config)
     clean = of_clean_images(
@@ -185,6 +187,20 @@ def _check_queries(names: Sequence[CheckpointAttack], queries: int | None) -> No
         least = least_queries_of(name)
         if queries is not None and queries < least:
             raise DataError(f"queries is {queries}; expected {least:,} or more, the price of one step of {name}")
+
+
+def _check_feature_matching(arguments: Arguments) -> None:
+    """Raises DataError for options that it would pass over."""
+    if arguments.restarts > 1 or not arguments.random_start:
+        raise DataError(
+            "feature_matching takes one random start, whatever --restarts and --random-start say; expected neither. "
+            "Measure it by itself"
+        )
+    if arguments.feature != "output":
+        raise DataError(
+            f"feature is {arguments.feature!r}, and feature_matching matches the output of FSR alone; expected "
+            "'output'. Leave that attack out"
+        )
 
 
 def _source(names: Sequence[CheckpointAttack], arguments: Arguments, config: RunConfig) -> tuple[Network | None, str]:

@@ -11,7 +11,7 @@ from training.evaluation.command_line import tell
 from training.evaluation.compare import Comparison, ComparisonError, compare, left_out, titles
 from training.evaluation.compare_plot import plot
 from training.evaluation.results import Result, load_flags
-from training.evaluation.runs import Run, load_run
+from training.evaluation.runs import Run, load_run, short_names
 from training.evaluation.statistics import mean_difference, over_seeds
 from training.source import DataError
 
@@ -57,7 +57,8 @@ def _written(arguments: Arguments) -> list[str]:
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
         (arguments.out / "compare.md").write_text("\n".join(lines) + "\n")
-        labelled = {f"{pair.first.path.name} and {pair.second.path.name}": pair.compared for pair in pairs}
+        names = short_names(run.path for pair in pairs for run in (pair.first, pair.second))
+        labelled = [(f"{names[pair.first.path]} and {names[pair.second.path]}", pair.compared) for pair in pairs]
         plot(labelled, arguments.out / "compare.png")
     return lines
 

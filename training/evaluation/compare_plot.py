@@ -1,6 +1,6 @@
 """Compared runs as a picture: a panel per kind of weights, a line per attack and number of images, a point per pair."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -12,9 +12,9 @@ COLOURS = ("#1f5fbf", "#d9731a", "#2f8f5b", "#8a4fbf", "#8a8f98")
 GRID = "#e4e6ea"
 
 
-def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
-    """Draw what was compared, by the pair's name, into a PNG at `path`."""
-    of_all = [one for compared in pairs.values() for one in compared]
+def plot(pairs: Sequence[tuple[str, Sequence[Comparison]]], path: Path) -> None:
+    """Draw pairs, each by its name and what was compared, into a PNG at `path`."""
+    of_all = [one for _, compared in pairs for one in compared]
     kinds = [weights for weights in ("best", "last") if any(one.first.weights == weights for one in of_all)]
     rows = {subject: f"{title}, {subject.n:,}" for subject, title in titles(of_all).items()}
     places = list(rows)
@@ -23,7 +23,7 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
     panels = picture.subplots(1, len(kinds), squeeze=False, sharex=True, sharey=True)[0]
     for axes, weights in zip(panels, kinds, strict=True):
         axes.axvline(0, color="#555a62", lw=1)
-        for number, (pair, compared) in enumerate(pairs.items()):
+        for number, (pair, compared) in enumerate(pairs):
             offset = 0.5 * ((number + 0.5) / len(pairs) - 0.5)
             for one in compared:
                 if one.first.weights == weights:
@@ -36,9 +36,10 @@ def plot(pairs: Mapping[str, Sequence[Comparison]], path: Path) -> None:
         for side in axes.spines.values():
             side.set_visible(False)
     picture.supxlabel("second - first, points of accuracy on the same images; bars: 95 % intervals", fontsize=8.5)
-    handles, labels = panels[0].get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    picture.legend(unique.values(), unique.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize=8.5)
+    handles = {
+        label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    picture.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2, frameon=False, fontsize=8.5)
     part = path.with_suffix(".part")
     picture.savefig(part, format="png", dpi=150, facecolor="white")
     part.replace(path)

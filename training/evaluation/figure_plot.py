@@ -14,7 +14,7 @@ from training.checkpoint import RunConfig
 from training.evaluation.figure_files import Drawn
 from training.evaluation.figures import Panel, PaperFigure
 from training.evaluation.lines import Figure, Line
-from training.evaluation.runs import Run
+from training.evaluation.runs import Run, short_names
 from training.evaluation.table_plot import GRID, NOT_RUN
 
 COLOURS = ("#1f5fbf", "#d9731a", "#2a8a5a", "#8a4fbf", "#b03a48", "#5a6270", "#c2a21a", "#3aa0b0")
@@ -47,8 +47,10 @@ def plot_figure(figure: PaperFigure, drawn: Sequence[Drawn], path: Path) -> None
     picture = Picture(figsize=(5.2 * len(drawn), 5.2), layout="constrained")
     picture.suptitle(f"{figure.name}: {figure.title}", fontsize=12, fontweight="bold", x=0.01, ha="left")
     panels = picture.subplots(1, len(drawn), squeeze=False, sharey=True)[0]
-    groups = groups_of([line for _, lines in drawn for line in lines])
-    plotted = [series_of(panel, lines, groups) for panel, lines in drawn]
+    of_all = [line for _, lines in drawn for line in lines]
+    names = short_names(line.run.path for line in of_all if line.run is not None)
+    groups = groups_of(of_all, names)
+    plotted = [series_of(panel, lines, groups, names) for panel, lines in drawn]
     series = [one for panel in plotted for one in panel]
     colours = _told_apart([one.what for one in series], COLOURS)
     markers = _told_apart([one.group for one in series], MARKERS)
@@ -72,22 +74,24 @@ def plot_figure(figure: PaperFigure, drawn: Sequence[Drawn], path: Path) -> None
     part.replace(path)
 
 
-def groups_of(lines: Sequence[Line]) -> dict[RunConfig, str]:
+def groups_of(lines: Sequence[Line], names: Mapping[Path, str]) -> dict[RunConfig, str]:
     """The first run of each group that differs in nothing but what is swept, and the seed."""
     groups: dict[RunConfig, str] = {}
     for line in lines:
         if line.run is not None:
-            groups.setdefault(_but_for_what_is_swept(line.run), line.run.path.name)
+            groups.setdefault(_but_for_what_is_swept(line.run), names[line.run.path])
     return groups
 
 
-def series_of(panel: Panel, lines: Sequence[Line], groups: Mapping[RunConfig, str]) -> dict[Series, list[Point]]:
+def series_of(
+    panel: Panel, lines: Sequence[Line], groups: Mapping[RunConfig, str], names: Mapping[Path, str]
+) -> dict[Series, list[Point]]:
     """The points of a panel by what joins them: never best with last weights, nor runs trained otherwise."""
     found: dict[Series, list[Point]] = {}
     for line in lines:
         if line.run is None or line.weights is None:
             continue
-        run = line.run.path.name
+        run = names[line.run.path]
         for column, measure in enumerate(panel.table.measures):
             if measure.name not in line.figures:
                 continue

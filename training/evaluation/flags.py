@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from training.lock import in_turn
 from training.source import DataError
 
 Booleans = npt.NDArray[np.bool_]
@@ -15,7 +16,8 @@ Booleans = npt.NDArray[np.bool_]
 class FlagsFile:
     """Flags of `total` images, known in parts and in any order, and the seconds spent on them.
 
-    The file is replaced whole after every part. Raises DataError for a file that is damaged or of another number.
+    The file is replaced whole after every part; what other processes wrote meanwhile is kept. Raises DataError for a
+    file that is damaged or of another number.
     """
 
     def __init__(self, path: Path, total: int) -> None:
@@ -32,13 +34,16 @@ class FlagsFile:
                 yield part
 
     def write(self, part: slice, correct: Booleans, seconds: float) -> None:
-        self.correct[part], self.is_known[part] = correct, True
-        self.seconds += seconds
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(f".{os.getpid()}-{self._path.name}")  # several may measure clean images
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, correct=self.correct, is_known=self.is_known, seconds=self.seconds)
-        unfinished.replace(self._path)
+        with in_turn(self._path.parent):  # several may measure clean images
+            if self._path.exists():
+                self.correct, self.is_known, self.seconds = _read(self._path, len(self.correct))
+            self.correct[part], self.is_known[part] = correct, True
+            self.seconds += seconds
+            unfinished = self._path.with_name(f".{os.getpid()}-{self._path.name}")
+            with unfinished.open("wb") as file:
+                np.savez_compressed(file, correct=self.correct, is_known=self.is_known, seconds=self.seconds)
+            unfinished.replace(self._path)
 
 
 def read_flags(path: Path, total: int) -> Booleans:

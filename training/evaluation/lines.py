@@ -77,7 +77,10 @@ def is_in(run: Run, row: Row) -> bool:
 
 
 def seed_lines(lines: Sequence[Line]) -> list[SeedLine]:
-    """For each three or more lines of runs that differ in their seed alone; figures on the same images and attack."""
+    """For each three or more lines of runs that differ in their seed alone; figures on the same images and attack.
+
+    Of runs that are trained to the end.
+    """
     groups: list[list[Line]] = []
     for line in lines:
         group = next((group for group in groups if _repeats(line, group[0])), None)
@@ -89,7 +92,7 @@ def seed_lines(lines: Sequence[Line]) -> list[SeedLine]:
 
 
 def _repeats(line: Line, other: Line) -> bool:
-    if line.run is None or other.run is None:
+    if line.run is None or other.run is None or not (line.run.is_whole and other.run.is_whole):
         return False
     return (line.row, line.weights) == (other.row, other.weights) and (
         line.run.but_for_the_seed == other.run.but_for_the_seed

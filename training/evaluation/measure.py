@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.queues import SimpleQueue
@@ -104,6 +105,11 @@ def _together(job: Job, batches: Batches, processes: int) -> Iterator[Flags]:
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise DataError(
+                "a process that measures was killed, perhaps for its memory; the same command goes on, with fewer "
+                "--processes or a smaller --batch"
+            ) from error
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
 

@@ -135,9 +135,14 @@ def beside_twin(arguments: Arguments) -> Iterator[Verdict]:
     if arguments.twin is None:
         yield Verdict("14", test, "not run", "--twin names the run without FSR")
         return
+    try:
+        of_both = compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
+    except (ComparisonError, DataError) as error:
+        yield Verdict("14", test, "not run", str(error))
+        return
     compared = [
         one
-        for one in compare(load_run(arguments.twin), load_run(arguments.checkpoint), load_flags)
+        for one in of_both
         if one.first.weights == arguments.weights
         and one.first.is_on_test_images
         and is_bounded_by(arguments.epsilon, one.first.epsilon)

@@ -1,7 +1,7 @@
 """Run folders as reports see them: what was trained, how it departs from the paper, what was measured."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -57,6 +57,11 @@ class Run:
         return len(self.history) or self.config.recipe.epochs
 
     @property
+    def is_whole(self) -> bool:
+        """Whether all epochs were done, as far as is known: with patience a run may end earlier."""
+        return self.epochs == self.config.recipe.epochs or self.config.recipe.patience is not None
+
+    @property
     def but_for_the_seed(self) -> RunConfig:
         """The same for runs that repeat each other with another seed."""
         return replace(self.config, model=self.config.model.spelt_out, seed=0, data="", data_name="")
@@ -99,6 +104,16 @@ def _word(value: object) -> str:
     if isinstance(value, tuple):
         return " and ".join(map(_word, value))
     return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def short_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Their last parts, as few as tell all of them apart: seed0/at and seed1/at."""
+    found = list(dict.fromkeys(paths))
+    for count in range(1, max((len(path.parts) for path in found), default=0) + 1):
+        names = {path: "/".join(path.parts[-count:]) for path in found}
+        if len(set(names.values())) == len(found):
+            return names
+    return {path: str(path) for path in found}
 
 
 def load_run(path: Path) -> Run:
