@@ -32,13 +32,12 @@ from training.evaluation.protocol import (
     RandomStarts,
     definition_of,
 )
+from training.evaluation.statistics import ROUNDING
 from training.source import DataError
 from training.square import search_by_squares
 
 ALLOWED_LOSS = 0.02
 """How far an accuracy of the file may lie under the checkpoint's."""
-ROUNDING = 1e-9
-"""Of differences of shares."""
 LOSS_WEIGHTS = {"cross_entropy": CROSS_ENTROPY, "margin": MARGIN}
 
 

@@ -8,13 +8,12 @@ from typing import Any
 from training.checkpoint import CheckpointError
 from training.evaluation.obfuscation import Verdict, in_words
 from training.evaluation.protocol import CLEAN_UPLOADS, at_bound, attacked_uploads, is_bounded_by
+from training.evaluation.statistics import ROUNDING
 
 SAME = 0.003
 """How far accuracies of a deployed file may lie from the checkpoint's."""
 SAME_ROUNDED = 0.01
 """The same in bf16, fp16 and int8, which round."""
-ROUNDING = 1e-9
-"""Of differences of shares."""
 
 
 def deployed(version: Path | None) -> Verdict:

@@ -108,12 +108,12 @@ def _word(value: object) -> str:
 
 def short_names(paths: Iterable[Path]) -> dict[Path, str]:
     """Their last parts, as few as tell all of them apart: seed0/at and seed1/at."""
-    found = list(dict.fromkeys(paths))
-    for count in range(1, max((len(path.parts) for path in found), default=0) + 1):
+    found = set(paths)
+    count, names = 1, {path: path.name for path in found}
+    while len(set(names.values())) < len(found):
+        count += 1
         names = {path: "/".join(path.parts[-count:]) for path in found}
-        if len(set(names.values())) == len(found):
-            return names
-    return {path: str(path) for path in found}
+    return names
 
 
 def load_run(path: Path) -> Run:

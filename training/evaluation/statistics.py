@@ -10,6 +10,8 @@ from scipy.stats import binomtest, mannwhitneyu, norm, t
 
 from training.evaluation.flags import Booleans
 
+ROUNDING = 1e-9
+"""Of differences of shares."""
 ENOUGH_SEEDS = 3
 """Runs from which on a mean and a deviation are given."""
 
